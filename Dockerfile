@@ -10,7 +10,7 @@ WORKDIR /source
 ARG LOCK=requirements.lock
 # Dependencies are installed first, so that this layer is cached until a lock file changes.
 COPY requirements.lock requirements-ocr.lock requirements-learning.lock requirements-build.lock ./
-COPY requirements-encoder.lock ./
+COPY requirements-encoder.lock requirements-remote.lock requirements-otel.lock requirements-mcp.lock ./
 RUN python -m venv --without-pip /opt/chordwise \
     && python -m pip --python /opt/chordwise install --require-hashes -r ${LOCK} \
     && python -m pip install --require-hashes -r requirements-build.lock

@@ -35,6 +35,7 @@ dev := $(call installed,dev,-dev)
 local := $(call installed,local,-local)
 bench := $(call installed,bench,-bench)
 audit := $(call installed,audit,-audit)
+site := $(call installed,site,-site)
 smollm2 := $(call installed,smollm2,-smollm2)
 nightly := $(call installed,nightly,-nightly)
 lowest := $(call installed,lowest,-lowest)
@@ -42,12 +43,12 @@ postgresql := $(VENV)-postgresql/.fetched-$(call checksum,.ci/postgresql.sha512)
 package := $(VENV)/.package-$(version)-$(call checksum,pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test nightly faults soak bench scale lines quality check lint format types contracts \
-	house lock lock-check vendor wheel sbom audit hooks clean
+.PHONY: help demo demo-stop test nightly faults soak bench scale walk lines quality public-bench check lint format types contracts \
+	house lock lock-check vendor wheel release-check release site sbom audit hooks clean
 
 help: ## list the targets and variables
 	@echo "Targets:"
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables: PYTHON=python3.13, VENV=.venv, JOBS=3 (parallel test processes),"
 	@echo "  MODEL=local, a model name or a .gguf file (for demo)"
 
@@ -92,7 +93,8 @@ test: $(dev) $(package) ## run the tests, which start the servers that they need
 nightly: $(dev) $(nightly) $(lowest) $(postgresql) $(package) ## run all tests, including long ones, and every fault experiment
 	@$(python) -m pytest $(parallel) -m 'nightly or not thorough' --durations=20 \
 		--litellm $(others)/bin/litellm $(suites); \
-		outcome=$$?; $(unit_tests_elsewhere) $(lowest_versions) $(other_postgresql) $(other_redis) \
+		outcome=$$?; $(MAKE) --no-print-directory release-check || outcome=1; \
+		$(unit_tests_elsewhere) $(lowest_versions) $(other_postgresql) $(other_redis) \
 		$(MAKE) --no-print-directory faults && exit $$outcome
 
 # Repeats tests on each PostgreSQL from npm, and on each version installed from Debian packages.
@@ -154,6 +156,9 @@ bench: $(dev) $(bench) $(package) ## measure the cost of calls, documents and co
 scale: $(dev) $(package) ## measure a run of 300,000 jobs, and fail if a bound is exceeded (SCALE=0.1)
 	@$(python) -m benchmarks.scale --scale '$(SCALE)' $(ARGS)
 
+walk: $(dev) $(bench) $(package) ## count the files that a chunk walks through
+	@$(python) -m benchmarks.walk
+
 lines: $(dev) $(package) ## count the lines of the code by feature (SINCE=revision)
 	@$(python) -m benchmarks.lines $(SINCE)
 
@@ -165,6 +170,11 @@ quality: $(dev) $(package) ## measure the built-in model on labelled documents (
 	@$(python) -m benchmarks.learned_examples '$(CORPORA)' --write
 	@$(python) -m benchmarks.evidence '$(CORPORA)' --write
 	@$(python) -m benchmarks.quotes '$(CORPORA)' --write
+	@$(python) -m benchmarks.entities '$(CORPORA)' --write
+
+public-bench: $(dev) $(package) ## measure published corpora beside the figures of others (CORPORA=folder, ARGS='--model NAME')
+	@test -n '$(CORPORA)' || { echo "Specify the folder of the corpora: make public-bench CORPORA=…" >&2; exit 1; }
+	@$(python) -m benchmarks.public '$(CORPORA)' $(ARGS)
 
 check: lint types contracts house lock-check ## run all checks except the tests, as the first step of CI
 
@@ -199,8 +209,32 @@ vendor: ## download the libraries of the web pages, and verify their checksums
 
 vendored := chordwise/web/static/vendor
 
-wheel: $(dev) ## build the wheel into dist/
-	@$(python) -m hatchling build --target wheel
+# Files that are not committed are left out, and times are those of the commit.
+wheel: $(dev) ## build wheel and sdist of the last commit into dist/, reproducibly
+	@rm -rf build/source dist/*.whl dist/*.tar.gz && mkdir -p build/source dist
+	@git archive HEAD | tar -x -C build/source
+	@cd build/source && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
+		'$(abspath $(python))' -m hatchling build -d '$(CURDIR)/dist'
+
+release-check: wheel ## install the wheel on every Python of this machine, and run the README's quick start
+	@.ci/release_check
+
+release: $(dev) ## give the section Unreleased of CHANGELOG.md the version and today's date, commit and tag
+	@git diff --quiet HEAD || { echo "Commit the changes in the checkout first." >&2; exit 1; }
+	@sed -i 's/^## \[Unreleased\]$$/&\n\n## [$(released)] - '"$$(date -u +%F)"'/' CHANGELOG.md
+	@git commit --quiet --message 'Release $(released)' CHANGELOG.md
+	@git tag --annotate --message 'Chordwise $(released)' v$(released)
+	@$(MAKE) --no-print-directory wheel
+released = $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
+
+site: $(site) ## make the documentation site in build/site; fails if a link is broken or needs the network
+	@rm -rf build/site
+	@$(python) -m sphinx --quiet --fail-on-warning --keep-going --jobs auto --conf-dir docs \
+		--doctree-dir build/doctrees . build/site
+	@! grep -rnE '<(script|img|link|iframe)[^>]* (src|href)="(https?:)?//|@import|url\((https?:)?//' \
+		--include='*.html' --include='*.css' build/site | cut -c 1-200 | grep .
+	@cp build/site/README.html build/site/index.html
+	@echo "site: build/site/index.html"
 
 sbom: $(audit) $(package) ## write dist/chordwise.cdx.json, a CycloneDX list of runtime dependencies
 	@$(python) .ci/sbom.py
@@ -235,11 +269,12 @@ compile := $(python) -m uv pip compile --quiet --universal --python-version 3.11
 
 # The order matters: runtime dependencies are pinned first, and constrain the later lock files.
 define compile_in
-	@$(compile) --directory $(1) --output-file requirements.lock pyproject.toml
+	@$(compile) --directory $(1) --output-file requirements.lock pyproject.toml \
+		--constraints .ci/constraints.txt
 	@$(compile) --directory $(1) --output-file requirements-build.lock --group build
 	@$(compile) --directory $(1) --output-file requirements-install.lock --group install
 	@$(compile) --directory $(1) --output-file requirements-dev.lock pyproject.toml --group dev \
-		--extra tokenizers --extra ocr --extra learning --extra encoder \
+		--extra tokenizers --extra ocr --extra learning --extra encoder --extra remote --extra otel --extra mcp \
 		--constraints requirements.lock --constraints requirements-build.lock \
 		--constraints requirements-install.lock
 	@$(compile) --directory $(1) --output-file requirements-local.lock pyproject.toml \
@@ -250,9 +285,17 @@ define compile_in
 		--extra learning --constraints requirements-dev.lock
 	@$(compile) --directory $(1) --output-file requirements-encoder.lock pyproject.toml \
 		--extra encoder --constraints requirements-dev.lock
+	@$(compile) --directory $(1) --output-file requirements-remote.lock pyproject.toml \
+		--extra remote --constraints requirements-dev.lock
+	@$(compile) --directory $(1) --output-file requirements-otel.lock pyproject.toml \
+		--extra otel --constraints requirements-dev.lock
+	@$(compile) --directory $(1) --output-file requirements-mcp.lock pyproject.toml \
+		--extra mcp --constraints requirements-dev.lock
 	@$(compile) --directory $(1) --output-file requirements-bench.lock --group bench \
 		--constraints requirements-dev.lock
 	@$(compile) --directory $(1) --output-file requirements-audit.lock --group audit \
+		--constraints requirements-dev.lock
+	@$(compile) --directory $(1) --output-file requirements-site.lock --group site \
 		--constraints requirements-dev.lock
 	@$(compile) --directory $(1) --output-file requirements-smollm2.lock --no-deps --group smollm2
 	@$(compile) --directory $(1) --output-file requirements-nightly.lock --group nightly
@@ -264,7 +307,7 @@ lock: $(dev) ## update the lock files after a change in pyproject.toml
 	$(call compile_in,.)
 
 lock-check: $(dev) ## fail if a lock file does not match pyproject.toml
-	@rm -rf build/lock && mkdir -p build/lock && cp requirements*.lock pyproject.toml build/lock/
+	@rm -rf build/lock && mkdir -p build/lock && cp -R .ci requirements*.lock pyproject.toml build/lock/
 	$(call compile_in,build/lock)
 	@for lock in requirements*.lock; do diff -u "$$lock" "build/lock/$$lock" \
 		|| { echo "$$lock is out of date: run make lock" >&2; exit 1; }; done
@@ -306,6 +349,10 @@ $(bench): | $(dev)
 
 $(audit): | $(dev)
 	@$(call locked,-audit)
+	@touch $@
+
+$(site): | $(dev)
+	@$(call locked,-site)
 	@touch $@
 
 $(local): | $(runtime)

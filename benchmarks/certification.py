@@ -111,7 +111,7 @@ def _accepted_of(ordered: Sequence[Known], risk: float) -> Accepted:
     while True:
         certificate = certification.certify(
             [
-                certification.ScoredAnswer(answer.score, answer.is_right if checked else None)
+                (answer.score, answer.is_right if checked else None)
                 for answer, checked in zip(ordered, is_checked, strict=True)
             ],
             MAX_ERROR,
@@ -199,7 +199,7 @@ def table(folder: Path, names: Sequence[str]) -> str:
 
 
 def main() -> None:
-    """Measure the selected corpora, print the table, and with `--write` update docs/quality.md."""
+    """Measure the selected corpora, print the table, and write it with `--write`."""
     options = quality.parser("certification", __doc__, list(CERTIFIED)).parse_args()
     quality.publish(_TABLE_STARTS, table(options.corpora, options.only), writes=options.write)
 

@@ -6,7 +6,6 @@ It uses no language model: a script omits rows from answers and quotes lines of 
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,16 +13,16 @@ from pathlib import Path
 
 import pypdfium2
 
-from benchmarks import quality, report
+from benchmarks import quality
 from benchmarks.quality import Row
 from chordwise.domain import json_values, missing_rows
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.llm.model import Completion, CompletionRequest, FinishReason, ModelProfile, Usage
+from chordwise.llm.model import Completion, CompletionRequest, ModelProfile
 from chordwise.pipeline.analyzer import AnalysisRequest, DocumentAnalyzer
+from tests.fakes.generated_answers import a_field
 
-_TABLE_STARTS = "<!-- make quality: evidence -->\n"
 _ROWS_OF_A_LIST = 40
 _LEFT_OUT = 0.4
 _LONGEST_TEXT = 400_000
@@ -134,28 +133,31 @@ _PROFILE = ModelProfile(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A value of a document with its quote."""
+
+    item: str
+    value: str
+    quote: str
+
+
 @dataclass(frozen=True, slots=True)
 class Quoting:
-    """A model that quotes those of the given lines that the text contains."""
+    """A model that answers with those of the entries whose quotes the text contains."""
 
-    lines: Sequence[str]
+    entries: Sequence[Entry]
     profile: ModelProfile = _PROFILE
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Answer with an entry for each of the lines in the text."""
-        quotes = [line for line in self.lines if line in request.task.text]
-        fields = [
-            {"item": "line", "status": "found", "value": quote, "quote": quote, "confidence": 9}
-            for quote in quotes
+        """Answer with these entries; the items of the others are not mentioned."""
+        present = [entry for entry in self.entries if entry.quote in request.task.text]
+        absent = {entry.item for entry in self.entries} - {entry.item for entry in present}
+        fields: list[JsonValue] = [
+            a_field(entry.item, entry.value, 9, quote=entry.quote) for entry in present
         ]
-        denied = {"item": "line", "status": "not mentioned", "value": None, "quote": None}
-        return Completion(
-            text=json.dumps({"fields": fields or [{**denied, "confidence": 9}]}),
-            finish_reason=FinishReason.STOP,
-            usage=Usage(),
-            provider=self.profile.provider,
-            model=self.profile.model,
-        )
+        fields += [a_field(item, None, 9) for item in sorted(absent)]
+        return quality.scripted({"fields": fields}, self.profile)
 
 
 def by_pages(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
@@ -168,7 +170,8 @@ def by_pages(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[
         request = AnalysisRequest(
             path=path, analysis_type=AnalysisType.EXTRACTION, specific_instructions="line"
         )
-        analysis = DocumentAnalyzer(Quoting(list(pages))).analyze_document(request)
+        entries = [Entry(item="line", value=line, quote=line) for line in pages]
+        analysis = DocumentAnalyzer(Quoting(entries)).analyze_document(request)
         page_of = {fact.value: fact.page for fact in analysis.facts}
         read = {line: page for line, page in pages.items() if line in analysis.text}
         hits += [float(page_of.get(line) == page) for line, page in read.items()]
@@ -202,23 +205,5 @@ MEASURES: dict[str, tuple[quality.Measure, ...]] = {
 }
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Return the rows as a Markdown table."""
-    head = ("corpus", "measure", "n", "share", "95 %")
-    return report.table(head, [row.cells() for row in rows])
-
-
-def main() -> None:
-    """Measure the corpora, print the table, and with `--write` update benchmarks/quality.md."""
-    options = quality.parser("evidence", __doc__, list(MEASURES)).parse_args()
-    rows = [
-        row
-        for name, truths in quality.truths_of(options.corpora, options.only)
-        for measure in MEASURES[name]
-        for row in measure(name, truths, options.corpora / name)
-    ]
-    quality.publish(_TABLE_STARTS, table(rows), writes=options.write)
-
-
 if __name__ == "__main__":
-    main()
+    quality.measure_all("evidence", __doc__, MEASURES, "<!-- make quality: evidence -->\n")

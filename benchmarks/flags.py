@@ -38,7 +38,12 @@ _HOSTS = {
     "reviews": ("ud_ewt_sentences reviews",),
     "code": ("Python modules",),
 }
-_PLACES = ("start", "line", "within", "end")
+_PLACES = {
+    "start": "as the first line",
+    "line": "as a line in the middle",
+    "within": "within a line",
+    "end": "as the last line",
+}
 _HOST_CHARACTERS = 4_000
 _MIN_HOST_CHARACTERS = 150
 _FITTED_CHARACTERS = 300_000
@@ -163,7 +168,7 @@ def fit(texts: Texts) -> dict[str, float]:
 
 _REGULARIZATION = 0.03
 _UNKNOWN = 0.2
-_MARGIN = 2.1
+_MARGIN = 1.8
 
 
 def _candidates(text: str) -> Iterator[tuple[dict[str, float], int, int]]:
@@ -175,14 +180,14 @@ def _candidates(text: str) -> Iterator[tuple[dict[str, float], int, int]]:
 
 
 def _with_unknown_verbs(requests: Sequence[Mapping[str, float]]) -> Iterator[dict[str, float]]:
-    """Yield the features of requests as if their verbs were not in the word lists."""
+    """Yield the features of requests as if their verbs were misspelled, or in no word list."""
     for features in requests:
         verb = next((kind for kind in ("craft", "tell", "act") if kind in features), None)
+        others = {name: value for name, value in features.items() if name != verb}
+        if verb:
+            yield {**others, "misspelled": 1}
         if verb and any(f"then_{kind}" in features for kind in assistant_requests.OF_VERBS):
-            yield {
-                **{name: value for name, value in features.items() if name != verb},
-                "unknown": 1,
-            }
+            yield {**others, "unknown": 1}
 
 
 def store(weights: Mapping[str, float]) -> None:
@@ -203,7 +208,7 @@ def table(texts: Texts) -> str:
         for group in (
             "all",
             f"in {passage.host}",
-            _PLACES_NAMED[passage.place],
+            _PLACES[passage.place],
             f"kind: {passage.kind}",
         ):
             by[f"planted, {group}"].append(float(hit))
@@ -218,14 +223,6 @@ def table(texts: Texts) -> str:
         for row in rows
     ]
     return report.table(("texts", "n", "flagged", "95 %"), lines)
-
-
-_PLACES_NAMED = {
-    "start": "as the first line",
-    "line": "as a line in the middle",
-    "within": "within a line",
-    "end": "as the last line",
-}
 
 
 def main() -> None:

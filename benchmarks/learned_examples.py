@@ -102,16 +102,13 @@ def _vector(text: str) -> ranking.Vector:
     return ranking.vector(terms, dict.fromkeys(terms, 1.0))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """The share of right labels and the mean prompt tokens for a number of corrections."""
+def measured(
+    corpus: str, documents: Sequence[Labelled], counts: Sequence[int]
+) -> Iterator[tuple[quality.Row, float]]:
+    """Yield the share of right labels and the mean prompt tokens for each number of corrections.
 
-    share: quality.Row
-    prompt_tokens: float
-
-
-def measured(corpus: str, documents: Sequence[Labelled], counts: Sequence[int]) -> Iterator[Row]:
-    """Yield a row for each number of corrections; each document is classified once per row."""
+    Each document is classified once per row.
+    """
     labels = tuple(sorted({document.label for document in documents}))
     options = AnalysisOptions(labels=labels)
     for count in counts:
@@ -121,14 +118,15 @@ def measured(corpus: str, documents: Sequence[Labelled], counts: Sequence[int]) 
             others = [document for document in documents if document.part != part]
             random = Random(part)  # noqa: S311 - the same corrections each time
             chosen = random.sample(others, min(count, len(others)))
-            index = _index(_corrected(options, chosen))
+            prompts = PromptSettings()
+            limits = prompts.learned_examples, prompts.learned_example_tokens
+            index = ExampleIndex(list(_corrected(options, chosen)), *limits)
             test_set = [document for document in documents if document.part == part]
             hits += [
                 float(_label(model, options, index, document) == document.label)
                 for document in test_set
             ]
-        share = quality.share(corpus, f"{count}", hits)
-        yield Row(share=share, prompt_tokens=statistics.fmean(model.asked_tokens))
+        yield quality.share(corpus, f"{count}", hits), statistics.fmean(model.asked_tokens)
 
 
 def _corrected(options: AnalysisOptions, chosen: Sequence[Labelled]) -> Iterator[LearnedExample]:
@@ -164,11 +162,6 @@ def _corrected(options: AnalysisOptions, chosen: Sequence[Labelled]) -> Iterator
             yield example
 
 
-def _index(examples: Iterator[LearnedExample]) -> ExampleIndex:
-    prompts = PromptSettings()
-    return ExampleIndex(list(examples), prompts.learned_examples, prompts.learned_example_tokens)
-
-
 def _label(
     model: FollowingExamples, options: AnalysisOptions, index: ExampleIndex, document: Labelled
 ) -> str:
@@ -180,19 +173,14 @@ def _label(
         text=document.text,
         examples=tuple(example.example for example in shown),
     )
-    question = Question(
-        model=model,
-        task=task,
-        source=Source(document.text),
-    )
+    question = Question(model=model, task=task, source=Source(document.text))
     return json_values.text(ask(question).output["primary_label"])
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[tuple[quality.Row, float]]) -> str:
     """Return the rows as a Markdown table."""
     head = ("corpus", "corrections", "n", "right label", "95 %", "prompt tokens")
-    lines = [[*row.share.cells(), f"{row.prompt_tokens:,.0f}"] for row in rows]
-    return report.table(head, lines)
+    return report.table(head, [[*share.cells(), f"{tokens:,.0f}"] for share, tokens in rows])
 
 
 def documents_in(folder: Path) -> list[Labelled]:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.quality` measures the built-in model and writes docs/quality.md.
+"""`python -m benchmarks.quality` measures the built-in model and writes benchmarks/quality.md.
 
 A corpus is a folder with a `labels.jsonl`: a JSON object for each document, with its `text` or the
 `path` of a file in the folder, and the truth about it. A corpus that is absent is skipped.
@@ -20,19 +20,18 @@ from functools import cache
 from pathlib import Path
 
 from benchmarks import report
-from chordwise.domain import json_values, typed_values, words
+from chordwise.domain import dates, json_values, typed_values, words
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.extractive import ranking
 from chordwise.domain.extractive.sentences import sentences
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import judgments
 from chordwise.domain.learning.statistics import Z, wilson
-from chordwise.llm.encoder import Encoder
-from chordwise.llm.providers.extractive import ExtractiveModel
+from chordwise.llm.model import Completion, FinishReason, ModelProfile, Usage
+from chordwise.llm.providers.extractive import Encoder, ExtractiveModel
 from chordwise.pipeline.analyzer import AnalysisRequest, DocumentAnalyzer
 
-_FOLDER = Path(__file__).resolve().parent
-PAGES = (_FOLDER.parent / "docs" / "quality.md", _FOLDER / "quality.md")
+_PAGE = Path(__file__).resolve().parent / "quality.md"
 _TABLE_STARTS = "<!-- make quality -->\n"
 _TABLE_ENDS = "<!-- end -->\n"
 CLAUSES = (
@@ -125,11 +124,15 @@ def answered(
     )
 
 
-def analyze(
-    analysis_type: AnalysisType, text: str, *, labels: tuple[str, ...] = (), instructions: str = ""
-) -> JsonObject:
-    """Return the output of the built-in model's answer."""
-    return answered(analysis_type, text, labels=labels, instructions=instructions).output
+def scripted(content: JsonObject, profile: ModelProfile) -> Completion:
+    """Return the completion of a scripted model that answers with this content."""
+    return Completion(
+        text=json.dumps(content),
+        finish_reason=FinishReason.STOP,
+        usage=Usage(),
+        provider=profile.provider,
+        model=profile.model,
+    )
 
 
 def text_of(row: JsonObject, folder: Path) -> str:
@@ -147,10 +150,8 @@ def by_labels(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator
     labelled = [(text_of(row, folder), label_of(row)) for row in rows]
     pairs = [(text, label) for text, label in labelled if label != OUT_OF_SCOPE]
     labels = tuple(sorted({label for _, label in pairs}))
-    chosen = [
-        json_values.text(analyze(AnalysisType.CLASSIFICATION, text, labels=labels)["primary_label"])
-        for text, _ in pairs
-    ]
+    answers = (answered(AnalysisType.CLASSIFICATION, text, labels=labels) for text, _ in pairs)
+    chosen = [json_values.text(answer.output["primary_label"]) for answer in answers]
     truth = [label for _, label in pairs]
     yield share(
         corpus,
@@ -181,11 +182,11 @@ def by_scope(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[
         abstained: dict[bool, list[float]] = {True: [], False: []}
         for row in rows:
             text, analysis_type = text_of(row, folder), AnalysisType.CLASSIFICATION
-            answer = analyze(analysis_type, text, labels=labels, instructions=instructions)
-            is_in_scope = label_of(row) in labels
-            abstained[is_in_scope].append(float(answer["primary_label"] is None))
+            answer = answered(analysis_type, text, labels=labels, instructions=instructions)
+            label, is_in_scope = answer.output["primary_label"], label_of(row) in labels
+            abstained[is_in_scope].append(float(label is None))
             if is_in_scope:
-                right.append(float(answer["primary_label"] == label_of(row)))
+                right.append(float(label == label_of(row)))
         if instructions:
             yield share(corpus, f"right label of {len(labels)}{suffix}", right)
         yield share(corpus, f"no label fits, where one does{suffix}", abstained[True])
@@ -229,8 +230,8 @@ def by_sign(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[R
     for source, source_rows in sources.items():
         hits = []
         for row in source_rows:
-            answer = analyze(AnalysisType.SENTIMENT, text_of(row, folder))
-            score = json_values.number(answer["score"]) or 0.0
+            answer = answered(AnalysisType.SENTIMENT, text_of(row, folder))
+            score = json_values.number(answer.output["score"]) or 0.0
             hits.append(0.5 if score == 0 else float((score > 0) == (label_of(row) == "positive")))
         most = max(Counter(label_of(row) for row in source_rows).values()) / len(source_rows)
         yield share(f"{corpus} {source}".strip(), "right sign", hits, {"majority": most})
@@ -245,7 +246,8 @@ def by_terms(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[
     for row in rows:
         text = text_of(row, folder)
         references = json_values.strings(row.get("tldrs")) or [json_values.text(row["summary"])]
-        findings = json_values.objects(analyze(AnalysisType.SUMMARY, text)["key_findings"])
+        output = answered(AnalysisType.SUMMARY, text).output
+        findings = json_values.objects(output["key_findings"])
         ours.append(
             _recall([json_values.text(finding["quote"]) for finding in findings], references)
         )
@@ -284,8 +286,9 @@ def by_clauses(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterato
         recalled: list[float] = []
         for row in rows:
             clause = json_values.as_object(json_values.as_object(row["clauses"])[item])
-            answer = analyze(AnalysisType.EXTRACTION, text_of(row, folder), instructions=item)
-            fields = [field for field in json_values.objects(answer["fields"]) if field["value"]]
+            answer = answered(AnalysisType.EXTRACTION, text_of(row, folder), instructions=item)
+            fields = json_values.objects(answer.output["fields"])
+            fields = [field for field in fields if field["value"]]
             hits = [float(meets(json_values.text(field["value"]), clause)) for field in fields]
             precise += hits
             if clause["spans"]:
@@ -299,8 +302,9 @@ def by_fields(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator
     items = ", ".join(json_values.texts(rows[0]["fields"]))
     hits: dict[str, list[float]] = defaultdict(list)
     for row in rows:
-        answer = analyze(AnalysisType.EXTRACTION, text_of(row, folder), instructions=items)
-        values = {field["item"]: field["value"] for field in json_values.objects(answer["fields"])}
+        answer = answered(AnalysisType.EXTRACTION, text_of(row, folder), instructions=items)
+        fields = json_values.objects(answer.output["fields"])
+        values = {field["item"]: field["value"] for field in fields}
         for name, right in json_values.texts(row["fields"]).items():
             value = json_values.text(values.get(name))
             number = typed_values.typed(value).number
@@ -314,7 +318,7 @@ def by_fields(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator
 def meets(value: str, clause: JsonObject) -> bool:
     """Return whether a value is the annotated date, contains the annotation, or is part of it."""
     answer = json_values.text(clause["answer"])
-    when = typed_values.typed(answer, typed_values.DateOrder.MONTH_FIRST).date
+    when = typed_values.typed(answer, dates.DateOrder.MONTH_FIRST).date
     if when is not None and typed_values.typed(value).date == when:
         return True
     plain = _plain(value)
@@ -329,19 +333,23 @@ def _plain(text: str) -> str:
 
 
 def by_questions(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
-    """Measure how often the quote for an English question contains the answer."""
-    hits = []
+    """Measure the quotes and the values for English questions.
+
+    F1 is the harmonic mean of the shares of common words in a value and in the answer.
+    """
+    hits, overlaps = [], []
     for row in rows:
         for question in json_values.objects(row["qas"]) if row["lang"] == "en" else ():
             item = json_values.text(question["question"]).replace(",", " ").replace(";", " ")
-            answer = analyze(AnalysisType.EXTRACTION, text_of(row, folder), instructions=item)
-            quotes = [
-                json_values.text(field["quote"]) for field in json_values.objects(answer["fields"])
-            ]
-            hits.append(
-                float(any(json_values.text(question["answer"]) in quote for quote in quotes))
-            )
+            answer = answered(AnalysisType.EXTRACTION, text_of(row, folder), instructions=item)
+            right = json_values.text(question["answer"])
+            fields = json_values.objects(answer.output["fields"])
+            hits.append(float(any(right in json_values.text(field["quote"]) for field in fields)))
+            answers, value = words.words(right), words.words(json_values.text(fields[0]["value"]))
+            common = (Counter(answers) & Counter(value)).total()
+            overlaps.append(2 * common / (len(answers) + len(value)))
     yield share(corpus, "quote has the answer", hits)
+    yield share(corpus, "value is the answer (F1 of words)", overlaps)
 
 
 MEASURES: dict[str, tuple[Measure, ...]] = {
@@ -414,13 +422,30 @@ def parser(
 
 
 def publish(starts: str, markdown: str, *, writes: bool) -> None:
-    """Print a table; with `writes`, replace the table after the line `starts` of its page."""
+    """Print a table; with `writes`, replace the table after the line `starts` of the page."""
     print(markdown)
     if writes:
-        page = next(page for page in PAGES if starts in page.read_text("utf-8"))
-        before, _, rest = page.read_text("utf-8").partition(starts)
+        before, _, rest = _PAGE.read_text("utf-8").partition(starts)
         _, _, after = rest.partition(_TABLE_ENDS)
-        page.write_text(f"{before}{starts}\n{markdown}\n\n{_TABLE_ENDS}{after}", "utf-8")
+        _PAGE.write_text(f"{before}{starts}\n{markdown}\n\n{_TABLE_ENDS}{after}", "utf-8")
+
+
+def measure_all(
+    module: str,
+    description: str | None,
+    measures: Mapping[str, Sequence[Measure]],
+    starts: str,
+    head: Sequence[str] = ("corpus", "measure", "n", "share", "95 %"),
+) -> None:
+    """Measure corpora, print the table, and write it with `--write` after the line `starts`."""
+    options = parser(module, description, list(measures)).parse_args()
+    lines = [
+        row.cells()
+        for name, truths in truths_of(options.corpora, options.only)
+        for measure in measures[name]
+        for row in measure(name, truths, options.corpora / name)
+    ]
+    publish(starts, report.table(head, lines), writes=options.write)
 
 
 def table(rows: Iterable[Row]) -> str:
@@ -434,7 +459,7 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def main() -> None:
-    """Measure the selected corpora, print the table, and with `--write` update docs/quality.md."""
+    """Measure the selected corpora, print the table, and write it with `--write`."""
     command_parser = parser("quality", __doc__, list(MEASURES))
     command_parser.add_argument(
         "--encoder", action="store_true", help="measure with the encoder as well"

@@ -28,16 +28,6 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measurement:
-    """A measured value with its bound."""
-
-    row: str
-    bound: Bound
-    value: float
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """Measured calls: `seconds` is the time from the first request to the last response.
 
@@ -61,19 +51,17 @@ class Run:
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """All measurements, in order."""
+    """All measurements, in order: the row, the bound, the value, and a note on it."""
 
     heading: str
-    measurements: list[Measurement] = field(default_factory=list)
+    measurements: list[tuple[str, Bound, float, str]] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def misses(self) -> list[str]:
         """Return the names of the values that missed their required bound."""
         return [
-            measurement.bound.what
-            for measurement in self.measurements
-            if measurement.bound.verdict(measurement.value) == MISSED
+            bound.what for _, bound, value, _ in self.measurements if bound.verdict(value) == MISSED
         ]
 
     def markdown(self) -> str:
@@ -87,11 +75,11 @@ class Report:
 
     def _bounds(self) -> str:
         rows = []
-        for one in self.measurements:
-            sign, unit = "≥" if one.bound.at_least else "≤", one.bound.unit
-            value, verdict = f"{number(one.value)} {unit}", one.bound.verdict(one.value)
-            limits = [f"{sign} {number(limit)}" for limit in (one.bound.must, one.bound.goal)]
-            rows.append([one.row, one.bound.what, *limits, value, verdict, one.note])
+        for row, bound, value, note in self.measurements:
+            sign = "≥" if bound.at_least else "≤"
+            limits = [f"{sign} {number(limit)}" for limit in (bound.must, bound.goal)]
+            measured = f"{number(value)} {bound.unit}"
+            rows.append([row, bound.what, *limits, measured, bound.verdict(value), note])
         return table(["row", "measure", "must", "goal", "measured", "reached", "note"], rows)
 
     def _runs(self) -> str:

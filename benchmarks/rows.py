@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
+import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
 from benchmarks import peers, provider, stack
 from benchmarks.documents import FIELDS, text, write_documents, write_forms, write_table
-from benchmarks.machine import run
+from benchmarks.machine import heading, run
 from benchmarks.provider import Provider
-from benchmarks.report import Bound, Measurement, Report, Run
+from benchmarks.report import Bound, Report, Run
 from benchmarks.stack import MeasurementError, Stack
 
 _BUILT_IN = 'model = "extractive"\n'
@@ -32,8 +34,19 @@ class Bench:
 
     scale: float
     timeout: float
-    peers: dict[str, str]
     report: Report
+    peers: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, options: argparse.Namespace, peers: Sequence[tuple[str, str]] = ()) -> Bench:
+        """Return the options of a command, with an empty report.
+
+        SIGTERM exits through the `finally` clauses, which stop what was started.
+        """
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        report = Report(heading=heading(options.scale))
+        timeout = 60 * options.minutes
+        return cls(scale=options.scale, timeout=timeout, report=report, peers=dict(peers))
 
     def scaled(self, count: int) -> int:
         """Return `count` multiplied by the scale, at least 1."""
@@ -42,7 +55,22 @@ class Bench:
     def record(self, row: str, bound: Bound, value: float, note: str = "") -> None:
         """Add a measured value to the report, and print it to standard error."""
         print(f"{bound.what}: {value:.3g} {bound.unit}", file=sys.stderr, flush=True)
-        self.report.measurements.append(Measurement(row=row, bound=bound, value=value, note=note))
+        self.report.measurements.append((row, bound, value, note))
+
+
+def parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options of `Bench.of`."""
+    made = argparse.ArgumentParser(prog=f"python -m {name}", description=description)
+    made.add_argument("--scale", type=float, default=1.0, help="the share of the work; default 1")
+    made.add_argument(
+        "--minutes", type=float, default=30.0, help="time limit of a command; default 30"
+    )
+    return made
+
+
+def tell(words: str) -> None:
+    """Print words with the time to standard error."""
+    print(f"{time.strftime('%H:%M:%S')} {words}", file=sys.stderr, flush=True)
 
 
 def _analyze(bench: Bench, stack_: Stack, server: Provider, row: str, in_flight: int) -> Run:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib
 import io
 import os
 import re
 import shutil
-import signal
 import statistics
 import sys
 import tempfile
@@ -27,9 +25,9 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, event
 
 from benchmarks.large_run import JOBS, LargeRun
-from benchmarks.machine import cpu_seconds, heading, peak_megabytes
-from benchmarks.report import Bound, Report
-from benchmarks.rows import Bench
+from benchmarks.machine import cpu_seconds, peak_megabytes
+from benchmarks.report import Bound
+from benchmarks.rows import Bench, parser, tell
 from benchmarks.stack import MeasurementError
 from chordwise.cli import application
 from chordwise.embedded.postgres import EmbeddedPostgres
@@ -129,12 +127,8 @@ class Measured:
 
 def main() -> int:
     """Measure everything; return 1 if a bound is missed or something could not be measured."""
-    options = _options()
-    # Exit through the `finally` clauses, which stop the servers.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    report = Report(heading=heading(options.scale))
-    bench = Bench(scale=options.scale, timeout=60 * options.minutes, peers={}, report=report)
-    failed = False
+    bench = Bench.of(parser("benchmarks.scale", __doc__).parse_args())
+    report, failed = bench.report, False
     try:
         with _prepared(bench) as measured:
             _measure(measured)
@@ -179,7 +173,7 @@ def _filled(measured: Measured, what: str, fill: Callable[[], None]) -> None:
     }
     held = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
     note = f"filling, {what}: {time.monotonic() - begun:.0f} s; {held}"
-    _tell(note)
+    tell(note)
     measured.bench.report.notes.append(note)
 
 
@@ -196,7 +190,7 @@ def _dispatch(measured: Measured) -> None:
             measured.connection.execute("DELETE FROM outbox WHERE sends > 0")
         return total
 
-    _tell("sending …")
+    tell("sending …")
     measured.timed("dispatch", "messages sent", send)
     mean = statistics.mean(measured.transactions.seconds)
     measured.record("dispatch", f"a batch of {dispatch.BATCH} messages, mean", mean)
@@ -333,7 +327,7 @@ def _prepared(bench: Bench) -> Iterator[Measured]:
                 context=context,
                 transactions=transactions,
                 connection=connection,
-                large=LargeRun(connection=connection, jobs=bench.scaled(JOBS), tell=_tell),
+                large=LargeRun(connection=connection, jobs=bench.scaled(JOBS), tell=tell),
                 broker=broker,
                 server=_process(postgres),
             )
@@ -372,19 +366,6 @@ def _process(postgres: EmbeddedPostgres) -> psutil.Process:
     if identity is None:
         raise MeasurementError("PostgreSQL has ended.")
     return psutil.Process(identity.pid)
-
-
-def _tell(words: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {words}", file=sys.stderr, flush=True)
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
-    parser.add_argument("--scale", type=float, default=1.0, help="the size of the run; default 1")
-    parser.add_argument(
-        "--minutes", type=float, default=30.0, help="time limit of a command; default 30"
-    )
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

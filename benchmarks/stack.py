@@ -94,16 +94,33 @@ class Stack:
 
     def usage(self) -> Usage:
         """Return the resource usage of the processes so far."""
+        supervisor, trees = self._processes()
+        cpu = {name: cpu_seconds(tree) for name, tree in trees.items()}
+        cpu["supervisor"] = cpu_seconds([supervisor])
+        return Usage(cpu=cpu, worker_megabytes=peak_megabytes(trees.get("worker", [])))
+
+    def _processes(self) -> tuple[psutil.Process, dict[str, list[psutil.Process]]]:
+        """Return the supervisor, and the other processes by group."""
         state = json.loads((self.home / "run" / "stack.json").read_text("utf-8"))
-        supervisor = psutil.Process(state["supervisor"]["pid"])
         trees: dict[str, list[psutil.Process]] = {}
         for name, child in state["children"].items():
             process = psutil.Process(child["pid"])
             group = trees.setdefault(_NUMBER.sub("", name), [])
             group += [process, *process.children(recursive=True)]
-        cpu = {name: cpu_seconds(tree) for name, tree in trees.items()}
-        cpu["supervisor"] = cpu_seconds([supervisor])
-        return Usage(cpu=cpu, worker_megabytes=peak_megabytes(trees.get("worker", [])))
+        return psutil.Process(state["supervisor"]["pid"]), trees
+
+    @contextlib.contextmanager
+    def without_workers(self) -> Iterator[None]:
+        """Suspend the processes that send and do work."""
+        _, trees = self._processes()
+        processes = [*trees.get("worker", ()), *trees.get("scheduler", ())]
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.resume()
 
     @contextlib.contextmanager
     def database(self) -> Iterator[psycopg.Connection]:

@@ -6,24 +6,23 @@ A scripted model answers with the labels of lawyers, as they are or with one kin
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-from benchmarks import quality, report
+from benchmarks import quality
+from benchmarks.evidence import Entry, Quoting
 from benchmarks.quality import Row
 from chordwise.domain import json_values
 from chordwise.domain.analysis_tasks import AnalysisType
+from chordwise.domain.dates import DateOrder, dates_in
 from chordwise.domain.extractive.sentences import sentences
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.typed_values import DateOrder, dates_in, typed
-from chordwise.llm.model import Completion, CompletionRequest, FinishReason, ModelProfile, Usage
+from chordwise.domain.typed_values import typed
 from chordwise.pipeline.analyzer import AnalysisRequest, DocumentAnalyzer
 
-_TABLE_STARTS = "<!-- make quality: trust -->\n"
 _LONGEST_TEXT = 200_000
 _DATES = {"Agreement Date", "Effective Date", "Expiration Date"}
 _FIELDS = ("Document Name", *sorted(_DATES), "Governing Law")
@@ -31,18 +30,6 @@ _STATES = re.compile(
     r"\b(?:Delaware|New York|California|Texas|Florida|Nevada|New Jersey|Illinois|Massachusetts"
     r"|Ohio|Washington|Colorado|Georgia|Pennsylvania|Virginia|England|Israel|Canada)\b"
 )
-_PROFILE = ModelProfile(
-    provider="scripted", model="quoting", context_tokens=65_536, max_output_tokens=16_384
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A value of a contract with its quote."""
-
-    item: str
-    value: str
-    quote: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,37 +39,6 @@ class Contract:
     text: str
     entries: Sequence[Entry]
     sentences: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Scripted:
-    """A model that answers with these entries."""
-
-    entries: Sequence[Entry]
-    profile: ModelProfile = _PROFILE
-
-    def complete(self, request: CompletionRequest) -> Completion:
-        """Answer with each entry whose quote is in the text."""
-        there = {entry.item: entry for entry in self.entries if entry.quote in request.task.text}
-        fields = []
-        for entry in self.entries:
-            is_there = entry.item in there
-            fields.append(
-                {
-                    "item": entry.item,
-                    "status": "found" if is_there else "not mentioned",
-                    "value": entry.value if is_there else None,
-                    "quote": entry.quote if is_there else None,
-                    "confidence": 9,
-                }
-            )
-        return Completion(
-            text=json.dumps({"fields": fields}),
-            finish_reason=FinishReason.STOP,
-            usage=Usage(),
-            provider=self.profile.provider,
-            model=self.profile.model,
-        )
 
 
 def contracts(rows: Sequence[JsonObject], folder: Path) -> Iterator[Contract]:
@@ -127,7 +83,7 @@ def _of_another_contract(
         if other.item == entry.item and other.value not in contract.text
     }
     values -= {entry.value}
-    return Entry(item=entry.item, value=random.choice(sorted(values)), quote=entry.quote)
+    return replace(entry, value=random.choice(sorted(values)))
 
 
 def _another_value(
@@ -143,9 +99,7 @@ def _another_value(
         else:
             values = set()
         values = {value for value in values if value.lower() not in entry.value.lower()}
-        candidates += [
-            Entry(item=entry.item, value=value, quote=sentence) for value in sorted(values)
-        ]
+        candidates += [replace(entry, value=v, quote=sentence) for v in sorted(values)]
     return random.choice(candidates) if candidates else None
 
 
@@ -156,13 +110,13 @@ def _wrong_date(
     if parsed is None:
         return None
     year = parsed.year + random.choice((-1, 1))
-    return Entry(item=entry.item, value=f"{parsed:%B} {parsed.day}, {year}", quote=entry.quote)
+    return replace(entry, value=f"{parsed:%B} {parsed.day}, {year}")
 
 
 def _other_quote(
     entry: Entry, contract: Contract, _others: Sequence[Contract], random: Random
 ) -> Entry | None:
-    return Entry(item=entry.item, value=entry.value, quote=random.choice(contract.sentences))
+    return replace(entry, quote=random.choice(contract.sentences))
 
 
 def _merged(
@@ -172,7 +126,7 @@ def _merged(
     following = [other for other in contract.entries if other.value not in entry.quote]
     if not following:
         return None
-    return Entry(item=entry.item, value=f"{entry.value}, {following[0].value}", quote=entry.quote)
+    return replace(entry, value=f"{entry.value}, {following[0].value}")
 
 
 _ERRORS: Mapping[str, Falsify] = {
@@ -200,7 +154,7 @@ def checks(contract: Contract, entries: Sequence[Entry]) -> list[float]:
         analysis_type=AnalysisType.EXTRACTION,
         specific_instructions="\n".join(entry.item for entry in entries),
     )
-    analysis = DocumentAnalyzer(Scripted(entries)).analyze_document(request)
+    analysis = DocumentAnalyzer(Quoting(entries)).analyze_document(request)
     doubted = {fact.item for fact in analysis.facts if fact.doubts}
     stated = {fact.item for fact in analysis.facts if fact.value is not None}
     return [float(entry.item in doubted) for entry in entries if entry.item in stated]
@@ -223,18 +177,7 @@ def measured(name: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Ro
         yield quality.share(name, kind, marked)
 
 
-def main() -> None:
-    """Measure the contracts, print the table, and with `--write` update docs/quality.md."""
-    options = quality.parser("trust", __doc__, ["cuad_contracts"]).parse_args()
-    rows = [
-        row
-        for name, truths in quality.truths_of(options.corpora, options.only)
-        for row in measured(name, truths, options.corpora / name)
-    ]
-    head = ("corpus", "values", "n", "to check", "95 %")
-    table = report.table(head, [row.cells() for row in rows])
-    quality.publish(_TABLE_STARTS, table, writes=options.write)
-
-
 if __name__ == "__main__":
-    main()
+    head = ("corpus", "values", "n", "to check", "95 %")
+    measures = {"cuad_contracts": (measured,)}
+    quality.measure_all("trust", __doc__, measures, "<!-- make quality: trust -->\n", head)

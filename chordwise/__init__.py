@@ -34,24 +34,19 @@ __all__ = [
     "Run",
 ]
 
-_HOMES = {
-    "Analysis": "chordwise.pipeline.analyzer",
-    "AnalysisRequest": "chordwise.pipeline.analyzer",
-    "AnalysisType": "chordwise.domain.analysis_tasks",
-    "AsyncClient": "chordwise.client",
-    "Client": "chordwise.client",
-    "DocumentAnalyzer": "chordwise.pipeline.analyzer",
-    "FactValue": "chordwise.client",
-    "Profile": "chordwise.settings",
-    "Result": "chordwise.client",
-    "Run": "chordwise.client",
+_NAMES = {
+    "chordwise.client": ("AsyncClient", "Client", "FactValue", "Result", "Run"),
+    "chordwise.domain.analysis_tasks": ("AnalysisType",),
+    "chordwise.pipeline.analyzer": ("Analysis", "AnalysisRequest", "DocumentAnalyzer"),
+    "chordwise.settings": ("Profile",),
 }
 
 
 def __getattr__(name: str) -> object:
     """Import the public names on first use: the command line must not pay for them."""
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    for module, names in _NAMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -2,6 +2,7 @@
 
     ChordwiseError
     ├── InternalError                 a bug in Chordwise
+    │   └── AlreadyAskedError         another call asks the same question (never seen by users)
     ├── UsageError                    the arguments or the request are invalid
     ├── ConfigurationError            a setting is missing or invalid
     ├── ServiceUnavailableError       database, broker or stack is unreachable    (transient)
@@ -106,6 +107,13 @@ class PausingError(ChordwiseError):
 
 class InternalError(ChordwiseError):
     """A bug in Chordwise; the log contains the details."""
+
+
+class AlreadyAskedError(InternalError):
+    """Another call in flight asks the same question, or its answer has just been stored.
+
+    The cache then waits for that answer, so no one sees this error.
+    """
 
 
 class UsageError(ChordwiseError):

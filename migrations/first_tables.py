@@ -33,8 +33,11 @@ def _default(
     return sa.Column(name, kind, server_default=value, nullable=False)
 
 
-def _reference(table: str, column: str, other: str) -> sa.ForeignKeyConstraint:
-    return sa.ForeignKeyConstraint([column], [f"{other}.id"], name=f"fk_{table}_{column}")
+def _references(table: str, **others: str) -> list[sa.ForeignKeyConstraint]:
+    return [
+        sa.ForeignKeyConstraint([column], [f"{other}.id"], name=f"fk_{table}_{column}")
+        for column, other in others.items()
+    ]
 
 
 def _transaction_time(name: str) -> sa.Column[object]:
@@ -56,7 +59,7 @@ def _columns_of_an_answer() -> list[sa.Column[object]]:
         *_nullable(_JSON, "critique"),
         *_required(_BOOLEAN, "needs_review"),
         *_required(_JSON, "failed_chunks"),
-        *_nullable(_JSON, "missing_rows", "row_counts", "failed_checks"),
+        *_nullable(_JSON, "missing_rows", "row_counts", "failed_checks", "contradictions"),
         *_required(_TEXT, "provider", "model", "prompt_version"),
         *_required(_BOOLEAN, "language_model"),
         *_nullable(_TEXT, "review_reason"),
@@ -64,7 +67,7 @@ def _columns_of_an_answer() -> list[sa.Column[object]]:
     ]
 
 
-# In the order of their dependencies.
+# In the order of their dependencies. The primary key is `id` unless there is another one.
 TABLES: dict[str, list[sa.schema.SchemaItem]] = {
     "schema_versions": [
         *_required(_TEXT, "revision", "works_from"),
@@ -78,7 +81,6 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_required(_INTEGER, "sends"),
         _transaction_time("created_at"),
         _transaction_time("due_at"),
-        sa.PrimaryKeyConstraint("id", name="pk_outbox"),
     ],
     "incidents": [
         *_required(_TEXT, "kind", "reason"),
@@ -93,14 +95,16 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         sa.PrimaryKeyConstraint("version", name="pk_prompt_versions"),
     ],
     "cached_completions": [
-        *_required(_TEXT, "key", "provider", "model", "prompt_version"),
-        *_nullable(_JSON, "completion"),
-        *_nullable(_UUID, "claim_token"),
-        *_nullable(_TIME, "claimed_until"),
+        *_required(_TEXT, "key"),
+        *_required(_JSON, "completion"),
         _clock_time("created_at"),
-        *_nullable(_TIME, "used_at"),
-        _default(_BIGINT, "uses", "0"),
         sa.PrimaryKeyConstraint("key", name="pk_cached_completions"),
+    ],
+    "api_tokens": [
+        *_required(_TEXT, "name", "token_hash", "scopes"),
+        _transaction_time("created_at"),
+        sa.PrimaryKeyConstraint("name", name="pk_api_tokens"),
+        sa.UniqueConstraint("token_hash", name="uq_api_tokens_token_hash"),
     ],
     "schedules": [
         *_required(_UUID, "id"),
@@ -111,7 +115,6 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_nullable(_TIME, "next_due_at"),
         _transaction_time("created_at"),
         _transaction_time("changed_at"),
-        sa.PrimaryKeyConstraint("id", name="pk_schedules"),
         sa.UniqueConstraint("name", name="uq_schedules_name"),
     ],
     "schedule_runs": [
@@ -127,8 +130,7 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_required(_TIME, "expires_at"),
         _transaction_time("created_at"),
         *_nullable(_TIME, "started_at", "finished_at"),
-        sa.PrimaryKeyConstraint("id", name="pk_schedule_runs"),
-        _reference("schedule_runs", "schedule_id", "schedules"),
+        *_references("schedule_runs", schedule_id="schedules"),
         sa.UniqueConstraint("schedule_id", "due_at", name="uq_schedule_runs_schedule_id_due_at"),
     ],
     "runs": [
@@ -139,16 +141,16 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         _default(_TEXT, "priority", "interactive"),
         _default(_TEXT, "lane", "online"),
         _default(_BOOLEAN, "use_cache", sa.text("true")),
-        *_nullable(_TEXT, "saved_as"),
+        *_nullable(_TEXT, "saved_as", "request_key", "request_hash"),
         *_nullable(_INTEGER, "found_count"),
         *_nullable(_UUID, "schedule_run_id"),
         _transaction_time("created_at"),
         *_nullable(_TIME, "intake_finished_at"),
-        *_nullable(_UUID, "intake_token"),
-        *_nullable(_TIME, "intake_until", "finished_at"),
-        sa.PrimaryKeyConstraint("id", name="pk_runs"),
-        _reference("runs", "schedule_run_id", "schedule_runs"),
+        *_nullable(_UUID, "lease_token"),
+        *_nullable(_TIME, "lease_until", "finished_at"),
+        *_references("runs", schedule_run_id="schedule_runs"),
         sa.UniqueConstraint("name", name="uq_runs_name"),
+        sa.UniqueConstraint("request_key", name="uq_runs_request_key"),
     ],
     "documents": [
         *_required(_UUID, "id"),
@@ -160,7 +162,6 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_nullable(_JSON, "flags", "places"),
         *_nullable(sa.ARRAY(_BYTES), "layouts"),
         _transaction_time("created_at"),
-        sa.PrimaryKeyConstraint("id", name="pk_documents"),
         sa.UniqueConstraint("sha256", name="uq_documents_sha256"),
     ],
     "learned_examples": [
@@ -171,8 +172,7 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_required(_TEXT, "text"),
         *_required(_JSON, "answer"),
         _transaction_time("created_at"),
-        sa.PrimaryKeyConstraint("id", name="pk_learned_examples"),
-        _reference("learned_examples", "document_id", "documents"),
+        *_references("learned_examples", document_id="documents"),
     ],
     "intakes": [
         *_required(_UUID, "id", "run_id"),
@@ -184,9 +184,7 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_nullable(_UUID, "document_id"),
         *_nullable(_BYTES, "raw_path"),
         _transaction_time("created_at"),
-        sa.PrimaryKeyConstraint("id", name="pk_intakes"),
-        _reference("intakes", "run_id", "runs"),
-        _reference("intakes", "document_id", "documents"),
+        *_references("intakes", run_id="runs", document_id="documents"),
     ],
     "jobs": [
         *_required(_UUID, "id", "run_id", "intake_id", "document_id"),
@@ -206,14 +204,12 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_nullable(_TIME, "started_at"),
         _transaction_time("last_progress_at"),
         *_nullable(_TIME, "finished_at"),
-        sa.PrimaryKeyConstraint("id", name="pk_jobs"),
-        _reference("jobs", "run_id", "runs"),
-        _reference("jobs", "intake_id", "intakes"),
-        _reference("jobs", "document_id", "documents"),
-        _reference("jobs", "reused_from", "jobs"),
+        *_references(
+            "jobs", run_id="runs", intake_id="intakes", document_id="documents", reused_from="jobs"
+        ),
     ],
     "listed_files": [
-        *_required(_UUID, "intake_id", "run_id"),
+        *_required(_UUID, "id", "run_id"),
         *_required(_INTEGER, "position"),
         *_required(_TEXT, "source"),
         *_nullable(_BYTES, "raw_path"),
@@ -221,9 +217,11 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_nullable(_BIGINT, "byte_count", "modified_ns"),
         *_nullable(_UUID, "job_id"),
         _default(_INTEGER, "documents_taken", "0"),
-        sa.PrimaryKeyConstraint("intake_id", name="pk_listed_files"),
-        _reference("listed_files", "intake_id", "intakes"),
-        _reference("listed_files", "run_id", "runs"),
+        _default(_TEXT, "status", "listed"),
+        _default(_INTEGER, "attempts", "0"),
+        *_nullable(_UUID, "lease_token"),
+        *_nullable(_TIME, "lease_until"),
+        *_references("listed_files", id="intakes", run_id="runs"),
         sa.ForeignKeyConstraint(
             ["job_id"], ["jobs.id"], name="fk_listed_files_job_id", ondelete="SET NULL"
         ),
@@ -243,15 +241,13 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_nullable(_BYTES, "raw_destination"),
         _transaction_time("created_at"),
         *_nullable(_TIME, "submitted_at", "delivered_at"),
-        sa.PrimaryKeyConstraint("id", name="pk_inbox_files"),
-        _reference("inbox_files", "run_id", "runs"),
+        *_references("inbox_files", run_id="runs"),
     ],
     "inbox_intakes": [
         *_required(_UUID, "intake_id", "inbox_file_id"),
         *_required(_INTEGER, "position"),
         sa.PrimaryKeyConstraint("intake_id", name="pk_inbox_intakes"),
-        _reference("inbox_intakes", "intake_id", "intakes"),
-        _reference("inbox_intakes", "inbox_file_id", "inbox_files"),
+        *_references("inbox_intakes", intake_id="intakes", inbox_file_id="inbox_files"),
     ],
     "chunks": [
         *_required(_UUID, "id", "job_id"),
@@ -267,8 +263,7 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_nullable(_TEXT, "provider", "model", "prompt_version"),
         *_nullable(_TEXT, "error_code", "error_message", "hint"),
         *_nullable(_TIME, "started_at", "finished_at"),
-        sa.PrimaryKeyConstraint("id", name="pk_chunks"),
-        _reference("chunks", "job_id", "jobs"),
+        *_references("chunks", job_id="jobs"),
         sa.UniqueConstraint("job_id", "position", name="uq_chunks_job_id_position"),
     ],
     "model_calls": [
@@ -296,10 +291,10 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_nullable(_DOUBLE, "quality"),
         *_required(_BOOLEAN, "cache_hit"),
         *_nullable(_TEXT, "error_code", "error_message"),
-        sa.PrimaryKeyConstraint("id", name="pk_model_calls"),
-        _reference("model_calls", "run_id", "runs"),
-        _reference("model_calls", "job_id", "jobs"),
-        _reference("model_calls", "chunk_id", "chunks"),
+        *_nullable(_USD, "reserved_usd", "charged_usd"),
+        *_nullable(_TIME, "expires_at"),
+        *_nullable(_TEXT, "question"),
+        *_references("model_calls", run_id="runs", job_id="jobs", chunk_id="chunks"),
     ],
     "results": [
         *_required(_UUID, "id", "job_id", "document_id"),
@@ -307,9 +302,7 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         _default(_BOOLEAN, "accepted", sa.text("false")),
         _transaction_time("created_at"),
         *_columns_of_an_answer(),
-        sa.PrimaryKeyConstraint("id", name="pk_results"),
-        _reference("results", "job_id", "jobs"),
-        _reference("results", "document_id", "documents"),
+        *_references("results", job_id="jobs", document_id="documents"),
         sa.UniqueConstraint("job_id", name="uq_results_job_id"),
     ],
     "result_history": [
@@ -317,9 +310,7 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_required(_TIME, "created_at"),
         _transaction_time("replaced_at"),
         *_columns_of_an_answer(),
-        sa.PrimaryKeyConstraint("id", name="pk_result_history"),
-        _reference("result_history", "job_id", "jobs"),
-        _reference("result_history", "document_id", "documents"),
+        *_references("result_history", job_id="jobs", document_id="documents"),
     ],
     "facts": [
         *_required(_UUID, "id", "job_id"),
@@ -344,12 +335,12 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_nullable(_JSON, "boxes"),
         *_nullable(_TEXTS, "doubts"),
         _default(_BOOLEAN, "accepted", sa.text("false")),
-        sa.PrimaryKeyConstraint("id", name="pk_facts"),
-        _reference("facts", "job_id", "jobs"),
+        *_references("facts", job_id="jobs"),
     ],
     "answer_tables": [
         *_required(_TEXT, "name", "analysis_type"),
         *_required(_JSON, "columns"),
+        _default(_TEXT, "family", sa.text("''")),
         _transaction_time("created_at"),
         _clock_time("changed_at"),
         sa.PrimaryKeyConstraint("name", name="pk_answer_tables"),
@@ -361,18 +352,7 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         _default(_USD, "spent_usd", "0"),
         _default(_USD, "reserved_usd", "0"),
         sa.PrimaryKeyConstraint("scope", name="pk_budgets"),
-        _reference("budgets", "run_id", "runs"),
-    ],
-    "budget_reservations": [
-        *_required(_UUID, "id", "run_id"),
-        *_required(_DATE, "day"),
-        *_required(_USD, "amount_usd"),
-        _clock_time("reserved_at"),
-        *_required(_TIME, "expires_at"),
-        *_nullable(_TIME, "settled_at"),
-        *_nullable(_USD, "settled_usd"),
-        sa.PrimaryKeyConstraint("id", name="pk_budget_reservations"),
-        _reference("budget_reservations", "run_id", "runs"),
+        *_references("budgets", run_id="runs"),
     ],
     "batches": [
         *_required(_UUID, "id"),
@@ -386,7 +366,6 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_nullable(_TIME, "attempted_at", "submitted_at"),
         _clock_time("poll_at"),
         *_nullable(_TIME, "expires_at", "cancel_asked_at", "ended_at"),
-        sa.PrimaryKeyConstraint("id", name="pk_batches"),
     ],
     "batch_requests": [
         *_required(_UUID, "id", "job_id"),
@@ -397,18 +376,23 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_required(_JSON, "call"),
         *_required(_BOOLEAN, "is_compared"),
         _default(_BOOLEAN, "leads", sa.text("false")),
-        *_nullable(_UUID, "reservation_id", "batch_id", "call_id"),
+        *_nullable(_USD, "reserved_usd", "charged_usd"),
+        *_nullable(_DATE, "reserved_on"),
+        *_nullable(_TIME, "expires_at"),
+        *_nullable(_UUID, "batch_id", "call_id"),
         *_required(_INTEGER, "attempts"),
         *_nullable(_TIME, "due_at"),
         *_nullable(_JSON, "answer"),
         *_nullable(_TEXT, "error_code", "error_message", "hint"),
         _clock_time("created_at"),
         *_nullable(_TIME, "finished_at"),
-        sa.PrimaryKeyConstraint("id", name="pk_batch_requests"),
-        _reference("batch_requests", "job_id", "jobs"),
-        _reference("batch_requests", "chunk_id", "chunks"),
-        _reference("batch_requests", "batch_id", "batches"),
-        _reference("batch_requests", "call_id", "model_calls"),
+        *_references(
+            "batch_requests",
+            job_id="jobs",
+            chunk_id="chunks",
+            batch_id="batches",
+            call_id="model_calls",
+        ),
         sa.UniqueConstraint("owner_id", "key", name="uq_batch_requests_owner_id_key"),
     ],
     "deliveries": [
@@ -421,8 +405,7 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_nullable(_TEXT, "last_error"),
         _transaction_time("created_at"),
         *_nullable(_TIME, "finished_at"),
-        sa.PrimaryKeyConstraint("id", name="pk_deliveries"),
-        _reference("deliveries", "run_id", "runs"),
+        *_references("deliveries", run_id="runs"),
     ],
     "feedback": [
         *_required(_UUID, "id", "job_id", "document_id", "result_id"),
@@ -434,10 +417,23 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_nullable(_JSON, "judged", "corrected"),
         *_nullable(_DOUBLE, "confidence"),
         _clock_time("created_at"),
-        sa.PrimaryKeyConstraint("id", name="pk_feedback"),
-        _reference("feedback", "job_id", "jobs"),
-        _reference("feedback", "document_id", "documents"),
-        _reference("feedback", "withdraws", "feedback"),
+        *_references("feedback", job_id="jobs", document_id="documents", withdraws="feedback"),
+    ],
+    "entity_values": [
+        *_required(_TEXT, "column_name", "value"),
+        *_required(_UUID, "id", "entity_id"),
+        *_required(_TEXT, "joins", "joined_by", "entity"),
+        *_nullable(_JSON, "doubts"),
+        sa.PrimaryKeyConstraint("column_name", "value", name="pk_entity_values"),
+    ],
+    "entity_decisions": [
+        *_required(_UUID, "id"),
+        *_required(_TEXT, "column_name", "action"),
+        *_required(_TEXTS, "names"),
+        *_nullable(_TEXT, "author"),
+        *_nullable(_UUID, "withdraws"),
+        _clock_time("created_at"),
+        *_references("entity_decisions", withdraws="entity_decisions"),
     ],
     "evaluations": [
         *_required(_UUID, "id"),
@@ -449,8 +445,7 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_nullable(_TEXT, "provider", "model", "prompt_version", "gold_file", "gold_sha256"),
         *_required(_INTEGER, "judged", "unjudged", "missing"),
         _clock_time("evaluated_at"),
-        sa.PrimaryKeyConstraint("id", name="pk_evaluations"),
-        _reference("evaluations", "run_id", "runs"),
+        *_references("evaluations", run_id="runs"),
     ],
     "evaluation_measures": [
         *_required(_UUID, "evaluation_id"),
@@ -461,7 +456,7 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         sa.PrimaryKeyConstraint(
             "evaluation_id", "metric", "label", "found", name="pk_evaluation_measures"
         ),
-        _reference("evaluation_measures", "evaluation_id", "evaluations"),
+        *_references("evaluation_measures", evaluation_id="evaluations"),
     ],
     "judgments": [
         *_required(_UUID, "id"),
@@ -473,9 +468,7 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_required(_BOOLEAN, "is_right"),
         *_nullable(_JSON, "expected", "found"),
         _clock_time("judged_at"),
-        sa.PrimaryKeyConstraint("id", name="pk_judgments"),
-        _reference("judgments", "job_id", "jobs"),
-        _reference("judgments", "evaluation_id", "evaluations"),
+        *_references("judgments", job_id="jobs", evaluation_id="evaluations"),
         sa.UniqueConstraint(
             *("result_id", "judged_by", "part", "path"),
             name="uq_judgments_result_id_judged_by_part_path",
@@ -489,7 +482,6 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_required(_DOUBLE, "error_before", "error_after", "max_error_rate"),
         *_nullable(_DOUBLE, "accept_from", "accepted_share"),
         _clock_time("learnt_at"),
-        sa.PrimaryKeyConstraint("id", name="pk_calibrations"),
     ],
     "certifications": [
         *_required(_UUID, "id"),
@@ -497,12 +489,23 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_required(_TEXT, "run", "profile", "analysis_type", "name", "question", "seed", "verdict"),
         *_required(_DOUBLE, "max_error", "risk", "error_bound", "must_review"),
         *_required(_INTEGER, "population", "accepted", "acceptable", "checks", "wrong"),
+        *_required(_INTEGER, "expected_checks", "expected_free"),
         *_nullable(_DOUBLE, "accept_from", "check_from"),
         *_nullable(_INTEGER, "more_checks"),
         *_required(_JSON, "to_check"),
         _clock_time("certified_at"),
-        sa.PrimaryKeyConstraint("id", name="pk_certifications"),
-        _reference("certifications", "run_id", "runs"),
+        *_references("certifications", run_id="runs"),
+    ],
+    "erasures": [
+        *_required(_UUID, "id", "document_id"),
+        *_required(_TEXT, "sha256", "selected_by", "requested_by"),
+        *_required(_JSON, "removed", "remaining"),
+        *_required(_INTEGER, "copies_kept"),
+        *_nullable(_JSON, "shared_with"),
+        *_nullable(_INTEGER, "passages"),
+        _clock_time("erased_at"),
+        *_nullable(_TIME, "verified_at"),
+        sa.PrimaryKeyConstraint("id", name="pk_erasures"),
     ],
     "experiments": [
         *_required(_UUID, "id"),
@@ -514,9 +517,8 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_nullable(_JSON, "conclusion"),
         _transaction_time("created_at"),
         *_nullable(_TIME, "checked_at", "concluded_at"),
-        sa.PrimaryKeyConstraint("id", name="pk_experiments"),
         sa.UniqueConstraint("name", name="uq_experiments_name"),
-        _reference("experiments", "run_id", "runs"),
+        *_references("experiments", run_id="runs"),
     ],
     "experiment_variants": [
         *_required(_UUID, "experiment_id"),
@@ -527,21 +529,26 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_nullable(_TIME, "stopped_at"),
         *_nullable(_TEXT, "stopped_because"),
         sa.PrimaryKeyConstraint("experiment_id", "name", name="pk_experiment_variants"),
-        _reference("experiment_variants", "experiment_id", "experiments"),
+        *_references("experiment_variants", experiment_id="experiments"),
     ],
     "experiment_documents": [
         *_required(_UUID, "intake_id", "experiment_id", "document_id"),
         *_required(_TEXT, "variant"),
         *_required(_BOOLEAN, "paired"),
         sa.PrimaryKeyConstraint("intake_id", name="pk_experiment_documents"),
-        _reference("experiment_documents", "intake_id", "intakes"),
-        _reference("experiment_documents", "experiment_id", "experiments"),
-        _reference("experiment_documents", "document_id", "documents"),
+        *_references(
+            "experiment_documents",
+            intake_id="intakes",
+            experiment_id="experiments",
+            document_id="documents",
+        ),
     ],
 }
 
 
 def create() -> None:
     """Create all tables, without their indexes."""
-    for name, columns in TABLES.items():
-        op.create_table(name, *columns)
+    for name, items in TABLES.items():
+        has_key = any(isinstance(item, sa.PrimaryKeyConstraint) for item in items)
+        key = [] if has_key else [sa.PrimaryKeyConstraint("id", name=f"pk_{name}")]
+        op.create_table(name, *items, *key)

@@ -16,6 +16,7 @@ from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.inbox.watch import InboxWatch
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import is_ignored
+from chordwise.remote import RemotePath
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State
 
@@ -56,6 +57,8 @@ class InboxWatcher:
         log.info("inbox.watching", folders=[str(folder) for folder in self._watch.folders])
         if not self._context.settings.inbox.polling:
             for folder in self._watch.folders:
+                if isinstance(folder, RemotePath):
+                    continue  # it sends no events, so that the watch polls
                 Thread(target=self._listen, args=(folder,), name="events", daemon=True).start()
         Thread(target=self._show, name="show", daemon=True).start()
         while not self._stop_event.is_set():

@@ -46,26 +46,23 @@ class Listener:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                self._listen()
+                with translate_errors(), self._engine.connect() as connection:
+                    connection.execution_options(isolation_level="AUTOCOMMIT")
+                    # Otherwise the server would end a session that only listens.
+                    connection.execute(text("SET idle_session_timeout = 0"))
+                    connection.execute(text(f"LISTEN {self._channel}"))
+                    raw: object = connection.connection.driver_connection
+                    try:
+                        if isinstance(raw, psycopg.Connection):
+                            self._follow(raw)
+                    finally:
+                        connection.invalidate()  # the pool must not reuse a listening session
             except (ServiceUnavailableError, psycopg.OperationalError) as error:
                 log.warning("listener.reconnecting", reason=str(error))
             except Exception:  # the outbox is polled without it
                 log.exception("listener.defect")
             self.hears = False
             self._stop.wait(_PAUSE_SECONDS)
-
-    def _listen(self) -> None:
-        with translate_errors(), self._engine.connect() as connection:
-            connection.execution_options(isolation_level="AUTOCOMMIT")
-            # Otherwise the server would end a session that only listens.
-            connection.execute(text("SET idle_session_timeout = 0"))
-            connection.execute(text(f"LISTEN {self._channel}"))
-            raw: object = connection.connection.driver_connection
-            try:
-                if isinstance(raw, psycopg.Connection):
-                    self._follow(raw)
-            finally:
-                connection.invalidate()  # the pool must not reuse a listening session
 
     def _follow(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
         self.hears = True

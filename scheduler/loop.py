@@ -15,12 +15,7 @@ from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.batches import provider_batches
 from chordwise.pipeline.deliveries import delivery_attempts
 from chordwise.pipeline.jobs import dispatch
-from chordwise.pipeline.recovery.recover import (
-    Waiting,
-    promise_missing,
-    recover,
-    waiting,
-)
+from chordwise.pipeline.recovery.recover import Waiting, promise_missing, recover, waiting
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.schedules import occurrences
 from chordwise.telemetry import liveness
@@ -75,6 +70,7 @@ class Loop:
         self._has_synchronized = False
         self._failures = FailureBackoff()
         self._deliveries = LeaderWork("deliveries", self._deliver)
+        self._tracing = LeaderWork("traces", _exporter_of(context), _SCHEDULES_SECONDS)
         self._dispatching = Chore("dispatch", settings.dispatch_interval_seconds, self._dispatch)
         self._chores = [
             Chore("recover", settings.recovery_interval_seconds, self._recover),
@@ -99,6 +95,7 @@ class Loop:
         self._listener.stop()
         self._deliveries.stop()
         self._batching.stop()
+        self._tracing.stop()
         self._leadership.release()
 
     def _wake_at(self, stop: Event) -> None:
@@ -136,6 +133,7 @@ class Loop:
     def _lead(self) -> None:
         self._batching.lead(leads=self._acts and self.waiting.batches)
         self._deliveries.lead(leads=self._led and self.waiting.deliveries)
+        self._tracing.lead(leads=self._led and bool(self._context.settings.traces.endpoint))
 
     def _deliver(self) -> bool:
         delivery_attempts.skip_unwanted(self._context)
@@ -204,6 +202,14 @@ class Loop:
         if self._leadership.hold():
             dispatch.forget(self._context)
             promise_missing(self._context)
+
+
+def _exporter_of(context: Context) -> Callable[[], object]:
+    if not context.settings.traces.endpoint:
+        return lambda: False
+    from chordwise.pipeline.diagnosis.document_traces import DocumentTraces  # noqa: PLC0415 - an extra
+
+    return DocumentTraces(context.settings.traces, context.database).export
 
 
 _STEP_SECONDS = 1.0

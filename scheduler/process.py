@@ -6,15 +6,15 @@ whatever happens to a process that reads files.
 
 from __future__ import annotations
 
-import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
-from threading import Event
+from threading import Event, Thread
 
 import structlog
 
-from chordwise.embedded import processes
-from chordwise.errors import ExitCode
+from chordwise.errors import ExitCode, ServiceUnavailableError
+from chordwise.pipeline.diagnosis.shared_figures import SharedFigures
 from chordwise.pipeline.inbox.folders import inboxes_of
 from chordwise.pipeline.runtime import broker
 from chordwise.pipeline.runtime.child_process import ChildProcess
@@ -23,14 +23,16 @@ from chordwise.pipeline.runtime.startup import (
     open_context,
     require_files,
     run_process,
+    stopped_in_order,
     wait_until_ready,
 )
+from chordwise.pipeline.schedules.runner import ScheduleRunner
 from chordwise.readers import limits
-from chordwise.settings import PipelineSettings, Settings
+from chordwise.settings import Settings
 from chordwise.storage import outbox
 from chordwise.storage.database import open_engine
-from chordwise.telemetry import liveness, logging
-from scheduler import inbox, schedules
+from chordwise.telemetry import liveness, logging, metrics
+from scheduler import inbox
 from scheduler.leadership import Leadership
 from scheduler.listener import Listener
 from scheduler.loop import Loop
@@ -41,6 +43,7 @@ _FILES = 48
 _LEADER_SECONDS = 10.0
 # More than that of other processes, and less than that of the parsers.
 _READERS_SCORE = 500
+_SCHEDULE_POLL_SECONDS, _SCHEDULE_OUTAGE_SECONDS, _SCHEDULE_IDLE_SECONDS = 2.0, 5.0, 30.0
 
 
 def main() -> int:
@@ -51,38 +54,34 @@ def main() -> int:
 def _run(settings: Settings) -> int:
     logging.configure(settings.logging, "scheduler")
     part = _PARTS.get(sys.argv[1]) if sys.argv[1:] else None
-    return run_part(settings, part) if part else schedule(settings)
+    if part is None:
+        return schedule(settings)
+    metrics.join(sys.argv[1])
+    stop = stopped_in_order()
+    limits.set_oom_score(_READERS_SCORE)  # the kernel ends it first if memory is short
+    require_files(_FILES)
+    part(open_context(settings, "scheduler"), stop)
+    return ExitCode.SUCCESS
 
 
 def schedule(settings: Settings) -> int:
     """Wait for the database, then run the loop until a signal arrives.
 
     Raises:
-        ConfigurationError: No database or broker is configured, the schema is not compatible, or
-            the command of a schedule is invalid.
+        ConfigurationError: No database or broker is configured, the schema is not compatible,
+            the command of a schedule is invalid, or traces need an extra.
         DatabaseRefusedError: The database refuses access.
     """
-    stop = _stopped_in_order()
+    stop = stopped_in_order()
     if settings.schedules:
-        schedules.check(settings)
+        from chordwise.cli import scheduled  # noqa: PLC0415 - it loads the commands
+
+        scheduled.check_all(settings)
     broker.require_database(settings)
     require_files(_FILES)
     context = open_context(settings, "scheduler")
     if wait_until_ready(settings, "scheduler", stop):
         run(settings, context, stop)
-    return ExitCode.SUCCESS
-
-
-def run_part(settings: Settings, do: Callable[[Context, Event], None]) -> int:
-    """Run a part of the scheduler in this process, which the kernel ends first if memory is short.
-
-    Raises:
-        ConfigurationError: No database or broker is configured, or inboxes cannot be watched.
-    """
-    stop = _stopped_in_order()
-    limits.set_oom_score(_READERS_SCORE)
-    require_files(_FILES)
-    do(open_context(settings, "scheduler"), stop)
     return ExitCode.SUCCESS
 
 
@@ -95,7 +94,9 @@ def run(settings: Settings, context: Context, stop: Event) -> None:
     if context.settings.inbox.is_watched:
         inboxes_of(context.settings)
     url = settings.require_database_url()
-    seconds = _leader_seconds(settings.pipeline)
+    # A leader may be silent for so long; after twice that, the server admits another.
+    at_least = min(_LEADER_SECONDS, settings.pipeline.lease_seconds / 2)
+    seconds = max(at_least, 2 * settings.pipeline.recovery_interval_seconds)
     engine = open_engine(url, pool_size=1, name="chordwise leader", statement_seconds=seconds)
     leadership = Leadership(engine, silence_seconds=2 * seconds)
     wake = Event()
@@ -103,6 +104,8 @@ def run(settings: Settings, context: Context, stop: Event) -> None:
     liveness.forget(settings.home, inbox.PROCESS)
     listener = Listener(listening, outbox.CHANNEL, wake)
     loop = Loop(context, leadership, listener, wake)
+    figures = SharedFigures(settings, context.database)
+    metrics.serve(settings, "scheduler", settings.metrics.scheduler_port, figures)
     parts = [
         ChildProcess(
             context,
@@ -123,22 +126,39 @@ def run(settings: Settings, context: Context, stop: Event) -> None:
     log.info("scheduler.stopped")
 
 
-def _stopped_in_order() -> Event:
-    """Return an event that a signal, or the end of the parent process, sets."""
-    stop = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    processes.watch_parent(stop.set)
-    return stop
+def execute_schedules(context: Context, stop: Event) -> None:
+    """Execute occurrences until there is nothing to do for a while, or `stop` is set.
+
+    A command that is running then is interrupted, and released after the current file.
+    """
+    from chordwise.cli.scheduled import CommandExecutor  # noqa: PLC0415 - it loads the commands
+
+    runner = ScheduleRunner(context, CommandExecutor(context.settings).execute, stop.is_set)
+
+    def interrupt() -> None:
+        stop.wait()
+        runner.interrupt()
+
+    Thread(target=interrupt, name="interrupt", daemon=True).start()
+    worked_at, pause = time.monotonic(), 0.0
+    while not stop.wait(pause) and time.monotonic() - worked_at < _SCHEDULE_IDLE_SECONDS:
+        pause = _execute_one(runner)
+        if pause == 0.0:
+            worked_at = time.monotonic()
 
 
-def _leader_seconds(pipeline: PipelineSettings) -> float:
-    """Return how long a leader may be silent; after twice that, the server admits another."""
-    at_least = min(_LEADER_SECONDS, pipeline.lease_seconds / 2)
-    return max(at_least, 2 * pipeline.recovery_interval_seconds)
+def _execute_one(runner: ScheduleRunner) -> float:
+    """Return the seconds until the next attempt."""
+    try:
+        return 0.0 if runner.work() else _SCHEDULE_POLL_SECONDS
+    except ServiceUnavailableError as error:
+        log.warning("schedule.postponed", reason=error.what)
+    except Exception:  # the process has to outlive a defect
+        log.exception("schedule.defect")
+    return _SCHEDULE_OUTAGE_SECONDS
 
 
 _PARTS: Mapping[str, Callable[[Context, Event], None]] = {
     "inbox": inbox.watch,
-    "schedules": schedules.execute_due,
+    "schedules": execute_schedules,
 }

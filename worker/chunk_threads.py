@@ -37,21 +37,7 @@ class ChunkThreads:
         self._preparing = min(count, _MAX_PREPARING)
         self._size = count + self._preparing
         self._threads = ThreadPoolExecutor(self._size, thread_name_prefix="slot")
-        self._start_threads()
-        self._free = self._size
-        self._chunks = 0
-        self._not_begun = 0
-        self._of_thread = threading.local()
-        self._changed = threading.Condition()
-        self._turn = threading.Lock()
-        self.on_room: Callable[[], None] = lambda: None
-
-    def _start_threads(self) -> None:
-        """Start all threads: one that is missing later would leave claimed chunks without a thread.
-
-        Raises:
-            ConfigurationError: The system allows fewer threads.
-        """
+        # All at once: one that is missing later would leave claimed chunks without a thread.
         all_started, started = threading.Event(), 0
         try:
             for started in range(self._size):  # noqa: B007 - the error says how far it came
@@ -64,6 +50,13 @@ class ChunkThreads:
             ) from error
         finally:
             all_started.set()
+        self._free = self._size
+        self._chunks = 0
+        self._not_begun = 0
+        self._of_thread = threading.local()
+        self._changed = threading.Condition()
+        self._turn = threading.Lock()
+        self.on_room: Callable[[], None] = lambda: None
 
     @property
     def has_room(self) -> bool:

@@ -1,4 +1,4 @@
-"""A worker: `python -m worker` runs it; `… health` checks whether one is alive here.
+"""A worker: `python -m worker` runs it, `… --queues read` reads files; `… health` checks either.
 
 The first process starts the others, as `python -m worker worker-2` and so on.
 """
@@ -11,16 +11,18 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from threading import Event, Thread
 
+import psutil
 import structlog
 from celery.exceptions import SecurityWarning
 from celery.signals import worker_ready
 
 from chordwise.embedded import processes
-from chordwise.errors import ExitCode
+from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.runtime import broker, messages
 from chordwise.pipeline.runtime.startup import (
     open_context,
@@ -28,13 +30,13 @@ from chordwise.pipeline.runtime.startup import (
     run_process,
     wait_until_ready,
 )
+from chordwise.readers import limits
 from chordwise.settings import Settings
-from chordwise.telemetry import liveness, logging
-from worker import broker_connection, tasks
+from chordwise.telemetry import liveness, logging, metrics
+from worker import broker_connection, reading, tasks
 from worker.broker_connection import use_tolerant_results
 from worker.chunk_threads import ChunkThreads
 from worker.consumption import Consumption, CountedThreads, Watchdog
-from worker.memory import limit_megabytes, watch_memory
 from worker.rejections import Rejections
 from worker.shutdown import Shutdown, Siblings, shares_of
 
@@ -54,10 +56,14 @@ _CONTROL_MESSAGES = 4
 def main() -> int:
     """Run until a signal arrives; return an exit code (docs/command-line.md)."""
     tune_interpreter()
-    return run_process("worker", _run)
+    return run_process(reading.NAME if sys.argv[1:2] == ["--queues"] else "worker", _run)
 
 
 def _run(settings: Settings) -> int:
+    if sys.argv[1:2] == ["--queues"]:
+        if sys.argv[2:] != ["read"]:
+            raise UsageError("A worker has no such queue.", "python -m worker --queues read")
+        return reading.read(settings)
     name = sys.argv[1] if sys.argv[1:] else "worker"
     logging.configure(settings.logging, name, expected=broker_connection.BROKER_ERRORS)
     check(settings, name)
@@ -103,6 +109,10 @@ def work(settings: Settings, name: str) -> int:
     concurrency = shares[0]
     share = settings.worker.model_copy(update={"concurrency": concurrency})
     settings = settings.model_copy(update={"worker": share})
+    if name == "worker":
+        metrics.serve(settings, name, settings.metrics.worker_port)
+    else:
+        metrics.join(name)
     context = open_context(settings, name, connections=concurrency + 2)
     app = messages.open_app(settings)
     rejections = Rejections(context.database)
@@ -156,3 +166,46 @@ def watch(settings: Settings, name: str, consumption: Consumption, shutdown: Shu
 def terminate() -> None:
     """Shut down when the supervisor has ended: its successor starts another worker."""
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+_MEMORY_CHECK_SECONDS = 0.5
+# What a process takes that does nothing unusual, as measured under load.
+_USUAL_MEGABYTES = 170
+_MIN_MEGABYTES, _MAX_MEGABYTES = 256, 2_048
+_SHARE, _EXCESS = 0.8, 1.2
+
+
+def limit_megabytes(processes: int) -> int:
+    """Return the limit of each process if the settings have none.
+
+    One process may take most of what the others, if they do nothing unusual, leave of the memory of
+    the container or the machine.
+    """
+    left = limits.memory_megabytes() - _USUAL_MEGABYTES * (processes - 1)
+    return max(_MIN_MEGABYTES, min(_MAX_MEGABYTES, int(_SHARE * left)))
+
+
+def resident_megabytes() -> Iterator[int]:
+    """Yield the resident memory of this process twice a second."""
+    while not Event().wait(_MEMORY_CHECK_SECONDS):
+        yield int(psutil.Process().memory_info().rss) // limits.MEGABYTE
+
+
+def watch_memory(
+    limit: int,
+    *,
+    leave: Callable[[str, bool], None],
+    sizes: Iterable[int] = (),
+) -> None:
+    """Call `leave` once above the limit, and with `True` each time a fifth above it.
+
+    The resident memory is watched instead of limited: a limit of the kernel (RLIMIT_DATA) would
+    raise errors at arbitrary places of all threads, in libraries that do not survive them.
+    """
+    has_left = False
+    for megabytes in sizes or resident_megabytes():
+        is_excess = megabytes > _EXCESS * limit
+        if is_excess or (megabytes > limit and not has_left):
+            has_left = True
+            reason = f"it takes {megabytes} MB, and worker.memory_megabytes is {limit}"
+            leave(reason, is_excess)

@@ -129,7 +129,19 @@ def _rejection_of_task(headers: dict[str, object], body: str) -> Rejection | Non
     task = headers.get("task")
     if not isinstance(task, str) or task not in _MAX_IDS:
         return Rejection.UNKNOWN_TASK
-    if not _are_supported(headers):
+    if not (
+        _is_id(headers.get("id"))
+        and all(headers.get(name) is None for name in _UNUSED_HEADERS)
+        and all(isinstance(headers.get(name), str | None) for name in _TEXTS)
+        and headers.get("retries", 0) == 0
+        and headers.get("timelimit", [None, None]) == [None, None]
+        and not headers.get("stamps")
+        and not headers.get("stamped_headers")
+        and not any(name.startswith("_") or name in _RESERVED_HEADERS for name in headers)
+        and isinstance(headers.get("group_index"), int | None)
+        and isinstance(headers.get("ignore_result"), bool | None)
+        and headers.get("replaced_task_nesting", 0) == 0
+    ):
         return Rejection.OPTIONS
     try:
         decoded: object = json.loads(  # type: ignore[no-untyped-call]  # kombu names no types
@@ -169,23 +181,6 @@ def _is_too_large(body: str, headers: dict[str, object]) -> bool:
         return any(len(str(value)) > MAX_CHARACTERS for value in headers.values())
     except RecursionError:
         return True
-
-
-def _are_supported(headers: dict[str, object]) -> bool:
-    """Return whether the headers make Celery neither wait nor fail."""
-    return (
-        _is_id(headers.get("id"))
-        and all(headers.get(name) is None for name in _UNUSED_HEADERS)
-        and all(isinstance(headers.get(name), str | None) for name in _TEXTS)
-        and headers.get("retries", 0) == 0
-        and headers.get("timelimit", [None, None]) == [None, None]
-        and not headers.get("stamps")
-        and not headers.get("stamped_headers")
-        and not any(name.startswith("_") or name in _RESERVED_HEADERS for name in headers)
-        and isinstance(headers.get("group_index"), int | None)
-        and isinstance(headers.get("ignore_result"), bool | None)
-        and headers.get("replaced_task_nesting", 0) == 0
-    )
 
 
 def _are_chord_options(options: dict[str, object]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
 
-    from chordwise.pipeline.runtime.context import Context
+    from chordwise.pipeline.runtime.context import Context, ReadingContext
     from chordwise.storage.database import Database
     from chordwise.storage.runs import Run
 
@@ -39,10 +39,15 @@ def reach(
     if settings is None:
         settings = invocation.settings()
     if level is Level.ALL:
-        # Load Celery, which takes a second, while the stack starts.
-        threading.Thread(target=importlib.import_module, args=(_WORKING,)).start()
+        threading.Thread(target=_load_early).start()
     note = invocation.screen.note
     return stack.ensure(settings, level, config=invocation.config, on_progress=note)
+
+
+def _load_early() -> None:
+    """Load Celery, which takes a second, while the stack starts."""
+    with suppress(RuntimeError):  # the command has ended meanwhile
+        importlib.import_module(_WORKING)
 
 
 @contextmanager
@@ -94,6 +99,17 @@ def write(settings: Settings) -> Iterator[Session]:
     """Open the database and a session that commits at the end."""
     with database(settings) as opened, opened.write() as session:
         yield session
+
+
+@contextmanager
+def reading_context(settings: Settings) -> Iterator[ReadingContext]:
+    """Open a context to read and to estimate with, which can also ask models."""
+    from chordwise.pipeline.models.model_client import Models, server_of  # noqa: PLC0415 - slow
+    from chordwise.pipeline.runtime.context import ReadingContext  # noqa: PLC0415 - slow
+
+    with database(settings) as opened:
+        models = Models(settings, server_of(settings))
+        yield ReadingContext(settings=settings, database=opened, models=models)
 
 
 def require_external_database(settings: Settings) -> None:

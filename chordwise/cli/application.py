@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import sys
 import traceback
@@ -62,11 +61,9 @@ def run(arguments: Sequence[str]) -> int:
     invocation = Invocation()
     hoisted = hoist(arguments)
     try:
-        if wants_listing(hoisted):
-            app = listing()
-        else:
-            begins_with_command = bool(hoisted) and hoisted[0] in modules()
-            app = application(commands_to_load(hoisted), takes_options=not begins_with_command)
+        commands = () if wants_listing(hoisted) else commands_to_load(hoisted)
+        begins_with_command = bool(hoisted) and hoisted[0] in modules()
+        app = application(commands, takes_options=not begins_with_command)
         app(args=hoisted, prog_name="chordwise", obj=invocation)
     except BaseException as error:  # noqa: BLE001 - the outermost handler
         return explain(error, invocation)
@@ -104,30 +101,6 @@ def wants_listing(hoisted: Sequence[str]) -> bool:
     return names_none and (not hoisted or not _HELP.isdisjoint(hoisted))
 
 
-def listing() -> typer.Typer:
-    """Return an application that lists the commands without loading their modules."""
-    app = _empty()
-    for name, summary in itertools.chain.from_iterable(entries().values()):
-        app.command(name, help=summary)(lambda: None)
-    return app
-
-
-def application(commands: Iterable[str], *, takes_options: bool = True) -> typer.Typer:
-    """Return the application with these commands.
-
-    Without `takes_options`, no option is accepted before the command.
-    """
-    app, known = _empty(takes_options=takes_options), modules()
-    for name in commands:
-        loaded = load(f"chordwise.cli.commands.{known[name]}")
-        command = getattr(loaded, known[name])
-        if isinstance(command, typer.Typer):
-            app.add_typer(command, name=name)
-        else:
-            add(app, name, command, getattr(loaded, "EPILOG", EPILOG))
-    return app
-
-
 class _Formatter(Protocol):
     def section(self, name: str) -> AbstractContextManager[None]: ...
     def write_dl(self, rows: Sequence[tuple[str, str]]) -> None: ...
@@ -143,12 +116,14 @@ class _ByTopic(TyperGroup):
                 formatter.write_dl(commands)
 
 
-def _without_help() -> Mapping[str, object]:
-    """Typer reads an option without a value by pydantic, whose import is too slow for `version`."""
-    return {"help": False, **{name: {"help": False} for name in modules()}}
+def application(commands: Iterable[str], *, takes_options: bool = True) -> typer.Typer:
+    """Return the application with these commands; its help lists all without loading their modules.
 
-
-def _empty(*, takes_options: bool = True) -> typer.Typer:
+    Without `takes_options`, no option is accepted before the command.
+    """
+    known = modules()
+    # Typer reads an option without a value by pydantic, whose import is too slow for `version`.
+    without_help = {"help": False, **{name: {"help": False} for name in known}}
     app = typer.Typer(
         name="chordwise",
         cls=_ByTopic,
@@ -158,10 +133,17 @@ def _empty(*, takes_options: bool = True) -> typer.Typer:
         rich_markup_mode=None,
         context_settings={
             "help_option_names": ["-h", "--help"],
-            "default_map": None if takes_options else _without_help(),
+            "default_map": None if takes_options else without_help,
         },
     )
     app.callback()(chordwise if takes_options else lambda: None)
+    for name in commands:
+        loaded = load(f"chordwise.cli.commands.{known[name]}")
+        command = getattr(loaded, known[name])
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            add(app, name, command, getattr(loaded, "EPILOG", EPILOG))
     return app
 
 
@@ -169,8 +151,7 @@ def chordwise(
     context: typer.Context,
     *,
     config: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Settings file. Default: chordwise.toml."),
+        Path | None, typer.Option(metavar="FILE", help="Settings file. Default: chordwise.toml.")
     ] = None,
     home: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Data folder. Default: CHORDWISE_HOME.")
@@ -188,7 +169,7 @@ def chordwise(
 
     chordwise sql "SELECT source, item, value, quote FROM fact_quotes LIMIT 10"
     """
-    invocation = Invocation.of(context)
+    invocation = context.ensure_object(Invocation)
     invocation.config, invocation.home = config, home
     invocation.is_verbose, invocation.is_debug = verbose, debug
 
@@ -215,20 +196,14 @@ def explain(error: BaseException, invocation: Invocation) -> int:
 
 def _explain_defect(error: BaseException, invocation: Invocation) -> None:
     write_error(f"Error: unexpected {type(error).__name__}. This is a bug in Chordwise.")
-    log = _append_to_log(error, invocation)
-    details = f"The traceback is in {log}. " if log else ""
-    write_error(f"Hint: {details}Run the command again with --debug to see the traceback.")
-
-
-def _append_to_log(error: BaseException, invocation: Invocation) -> Path | None:
-    """Append the traceback to the log in the home and return its path, if there is a home."""
+    details = ""
     with suppress(ChordwiseError, OSError):
         log = invocation.settings().home.expanduser() / "logs" / "command.log"
         if log.parent.is_dir():
             with log.open("a", encoding="utf-8", errors="backslashreplace") as output:
                 output.write(_traceback(error))
-            return log
-    return None
+            details = f"The traceback is in {log}. "
+    write_error(f"Hint: {details}Run the command again with --debug to see the traceback.")
 
 
 def _traceback(error: BaseException) -> str:

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from inspect import Parameter
 from types import FunctionType
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    ParamSpec,
-    TypeAlias,
-    cast,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Annotated, TypeAlias, cast, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -24,10 +15,6 @@ from chordwise.cli.invocation import Invocation
 from chordwise.domain.flags import Option
 from chordwise.errors import ExitCode
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-P = ParamSpec("P")
 Values: TypeAlias = dict[str, object]
 EPILOG = "Global options: --config FILE, --home FOLDER, --verbose, --debug."
 
@@ -55,27 +42,33 @@ class Parsed:
         return self._parse({name: flag for name, flag in flags.items() if flag not in (None, [])})
 
 
-def add(
-    app: typer.Typer, name: str, function: Callable[P, ExitCode | None], epilog: str = EPILOG
-) -> None:
+def add(app: typer.Typer, name: str, function: object, epilog: str = EPILOG) -> None:
     """Add a function to an application as a command."""
     app.command(name, epilog=epilog)(command(function))
 
 
-def command(function: Callable[P, ExitCode | None]) -> Callable[[], None]:
+def group(summary: str, **functions: object) -> typer.Typer:
+    """Return a command with a subcommand for each of the functions."""
+    app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=summary, epilog=EPILOG)
+    for name, function in functions.items():
+        add(app, name, function)
+    return app
+
+
+def command(function: object) -> Callable[[], None]:
     """Return the function that Typer calls for a command.
 
     A parameter of type `Invocation` receives the invocation. The fields of any other dataclass
     parameter, and the values of a `Parsed` one, become options, in their order. The function
     returns the exit code; `None` is success.
     """
-    hints = get_type_hints(function, include_extras=True)
-    builders = {name: builder for name, hint in hints.items() if (builder := _builder(hint))}
     call = cast("FunctionType", function)  # Typer parses values into the hinted types
+    hints = get_type_hints(call, include_extras=True)
+    groups = {name: flags for name, hint in hints.items() if (flags := _flags(hint))}
 
     def run(**values: object) -> None:
         for name in (name for name, hint in hints.items() if hint is Invocation):
-            invocation = Invocation.of(cast("typer.Context", values[name]))
+            invocation = cast("typer.Context", values[name]).ensure_object(Invocation)
             if invocation.parsed is not None:
                 invocation.parsed |= values
                 raise typer.Exit
@@ -84,48 +77,43 @@ def command(function: Callable[P, ExitCode | None]) -> Callable[[], None]:
                 if invocation.occurrence.is_resumed and "force" in values:
                     values["force"] = True  # an earlier process may have written the file
             values[name] = invocation
-        for name, (build, options) in builders.items():
-            values[name] = build(
-                {option: values.pop(option) for option in options if option in values}
-            )
+        for name, (build, flags) in groups.items():
+            values[name] = build({flag.name: values.pop(flag.name) for flag in flags})
         code: object = call(**values)
         raise typer.Exit(code if isinstance(code, ExitCode) else ExitCode.SUCCESS)
 
     run.__name__, run.__doc__, run.__annotations__ = call.__name__, call.__doc__, {}
-    parameters = inspect.signature(function).parameters.values()
-    flags = [flag for parameter in parameters for flag in _flags(parameter, hints[parameter.name])]
-    setattr(run, "__signature__", inspect.Signature(flags))  # noqa: B010 - no type declares it
+    parameters: list[Parameter] = []
+    for name, parameter in inspect.signature(call).parameters.items():
+        hint = typer.Context if hints[name] is Invocation else hints[name]
+        usual = parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=hint)
+        parameters += groups[name][1] if name in groups else [usual]
+    setattr(run, "__signature__", inspect.Signature(parameters))  # noqa: B010 - no type declares it
     return run
 
 
-def _builder(hint: object) -> tuple[Callable[[Values], object], Collection[str]] | None:
-    """Return how an options object is made, and the names of its options."""
-    if marker := _marker(hint):
-        return marker, _declared(get_args(hint)[0])
-    of = _options_class(hint)
-    return None if of is None else (lambda flags: of(**flags), [field.name for field in fields(of)])
-
-
-def _flags(parameter: Parameter, hint: object) -> Iterator[Parameter]:
-    """Yield the Typer parameters for a parameter."""
-    marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-    excluded = {name for mark in marks if isinstance(mark, ExcludeFields) for name in mark.names}
-    of = _options_class(hint)
-    if marker := _marker(hint):
-        declared = _declared(get_args(hint)[0])
-        for name in (name for name in declared if name not in excluded):
-            kind, notes, flag = declared[name]
-            yield _flag(name, marker.types.get(name, kind), notes, flag)
-    elif of is None:
-        hint = typer.Context if hint is Invocation else hint
-        yield parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=hint)
-    else:
-        hints = get_type_hints(of, include_extras=True)
-        for field in fields(of):
-            default = Parameter.empty if field.default is MISSING else field.default
-            yield Parameter(
-                field.name, Parameter.KEYWORD_ONLY, default=default, annotation=hints[field.name]
-            )
+def _flags(hint: object) -> tuple[Callable[[Values], object], Collection[Parameter]] | None:
+    """Return how an options object is made, and its flags; `None` for another parameter."""
+    of, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    exclusions = [mark.names for mark in marks if isinstance(mark, ExcludeFields)]
+    for marker in (mark for mark in marks if isinstance(mark, Parsed)):
+        return marker, [
+            _flag(name, marker.types.get(name, kind), notes, flag)
+            for name, (kind, notes, flag) in _declared(of).items()
+            if not any(name in names for names in exclusions)
+        ]
+    if not (isinstance(of, type) and is_dataclass(of)) or of is Invocation:
+        return None
+    hints = get_type_hints(of, include_extras=True)
+    return (lambda values: of(**values)), [
+        Parameter(
+            field.name,
+            Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(of)
+    ]
 
 
 Declared: TypeAlias = Mapping[str, tuple[object, Collection[object], str]]
@@ -151,7 +139,6 @@ def _declared(of: type) -> Declared:
 
 
 def _flag(name: str, kind: object, marks: Collection[object], flag: str) -> Parameter:
-    """Return the Typer parameter for a value with an `Option`."""
     option = next(mark for mark in marks if isinstance(mark, Option))
     is_many = get_origin(kind) is tuple
     while inner := get_args(kind):  # of a union with None, of Annotated, of a tuple
@@ -170,14 +157,3 @@ def _flag(name: str, kind: object, marks: Collection[object], flag: str) -> Para
         default=None,
         annotation=Annotated[hint | None, info],  # type: ignore[operator]  # as above
     )
-
-
-def _marker(hint: object) -> Parsed | None:
-    return next((mark for mark in get_args(hint)[1:] if isinstance(mark, Parsed)), None)
-
-
-def _options_class(hint: object) -> type[DataclassInstance] | None:
-    """Return the options dataclass that a parameter takes, or `None`."""
-    bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-    is_options = isinstance(bare, type) and is_dataclass(bare) and bare is not Invocation
-    return cast("type[DataclassInstance]", bare) if is_options else None

@@ -8,12 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from chordwise.errors import InternalError
-
 if TYPE_CHECKING:
-    from chordwise.pipeline.runtime.occurrence import Occurrence
+    from chordwise.pipeline.runtime.context import Occurrence
     from chordwise.rendering.screen import Screen
     from chordwise.settings import Settings
 
@@ -33,18 +29,6 @@ class Invocation:
     loaded: Settings | None = None
     occurrence: Occurrence | None = None
     parsed: dict[str, object] | None = None
-
-    @classmethod
-    def of(cls, context: typer.Context) -> Invocation:
-        """Return the invocation that a command belongs to.
-
-        Raises:
-            InternalError: The application was called without one.
-        """
-        invocation: object = context.obj
-        if not isinstance(invocation, cls):
-            raise InternalError("The command was called without an invocation.")
-        return invocation
 
     @cached_property
     def screen(self) -> Screen:
@@ -69,13 +53,3 @@ class Invocation:
         level = logging.INFO if self.is_verbose else logging.WARNING
         logging.getLogger().setLevel(logging.DEBUG if self.is_debug else level)
         return loaded
-
-    def find_home(self) -> Path:
-        """Return the home, even if other settings are wrong.
-
-        Raises:
-            ConfigurationError: The named settings file is missing.
-        """
-        from chordwise.settings import find_home  # noqa: PLC0415 - as above
-
-        return find_home(self.config, self.home)

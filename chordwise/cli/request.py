@@ -45,12 +45,7 @@ Paths: TypeAlias = Annotated[
 Options: TypeAlias = Annotated[
     Profile,
     Parsed(
-        profile_of,
-        types=tuple[TypeName],
-        items=str,
-        labels=str,
-        principles=Path,
-        budget_usd=str,
+        profile_of, types=tuple[TypeName], items=str, labels=str, principles=Path, budget_usd=str
     ),
 ]
 Arguments: TypeAlias = Annotated[RunArguments, Parsed(lambda values: cast("RunArguments", values))]

@@ -14,13 +14,12 @@ from pathlib import Path
 from signal import Signals
 from threading import Event
 
-import platformdirs
 from sqlalchemy.orm import Session
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.domain.number_formats import counted
-from chordwise.domain.states import MISSING_ROWS, JobStatus
+from chordwise.domain.states import MISSING_FIELDS, MISSING_ROWS, JobStatus
 from chordwise.embedded import processes
 from chordwise.errors import ExitCode
 from chordwise.relations import accounts, progress
@@ -34,6 +33,7 @@ from chordwise.rendering import results as rendered_results
 from chordwise.rendering.accounts import MAX_FAILURES, UNLIMITED
 from chordwise.rendering.run_waits import RunWatch
 from chordwise.settings import Settings
+from chordwise.settings.locations import default_home
 from chordwise.storage.database import Database, driver
 from chordwise.storage.runs import Run
 
@@ -126,9 +126,10 @@ def report(
 def _suggest_next_steps(
     invocation: Invocation, settings: Settings, account: Account, failed: Sequence[Row]
 ) -> None:
-    """Suggest `continue`, except for answers that lack rows: it keeps their chunks."""
+    """Suggest `continue`, except for answers that lack rows or fields: it keeps their chunks."""
     info = invocation.screen.info
-    lacking = sum(row["what"] == "job" and row["error_code"] == MISSING_ROWS for row in failed)
+    codes = [row["error_code"] for row in failed if row["what"] == "job"]
+    lacking = codes.count(MISSING_ROWS) + codes.count(MISSING_FIELDS)
     if account.total > account.states[JobStatus.SUCCEEDED] + lacking:
         paused = "The run is paused. Resolve the error above, then continue it with:"
         info(
@@ -136,7 +137,7 @@ def _suggest_next_steps(
         )
         suggest(invocation, settings, "continue", account.run)
     if lacking:
-        info("Ask again where rows are missing; add --model NAME to ask another model:")
+        info("Ask again where rows or fields are missing; add --model NAME to ask another model:")
         suggest(invocation, settings, "refresh", account.run, "--failed")
     if account.is_interrupted:
         info("The intake was interrupted. Continue it with:")
@@ -166,21 +167,17 @@ def suggest(invocation: Invocation, settings: Settings, *words: str) -> None:
 
     It names a home other than the default, as CHORDWISE_HOME may not be set the next time.
     """
-    parts = [*_program(), words[0]]
+    script = Path(sys.argv[0])
+    parts = [_relative(Path(sys.executable)), "-m", "chordwise", words[0]]
+    if script.name == "chordwise":
+        path = shutil.which("chordwise")
+        is_on_path = path is not None and Path(path).resolve() == script.resolve()
+        parts = ["chordwise" if is_on_path else _relative(script), words[0]]
     if invocation.config is not None:
         parts += ["--config", str(invocation.config)]
-    if settings.home.expanduser().resolve() != Path(platformdirs.user_data_dir("chordwise")):
+    if settings.home.expanduser().resolve() != default_home():
         parts += ["--home", _relative(settings.home)]
     invocation.screen.suggest(" ".join(map(_quoted, [*parts, *words[1:]])))
-
-
-def _program() -> list[str]:
-    script = Path(sys.argv[0])
-    if script.name != "chordwise":
-        return [_relative(Path(sys.executable)), "-m", "chordwise"]
-    path = shutil.which("chordwise")
-    is_on_path = path is not None and Path(path).resolve() == script.resolve()
-    return ["chordwise"] if is_on_path else [_relative(script)]
 
 
 def _relative(path: Path) -> str:
@@ -198,36 +195,19 @@ def _quoted(part: str) -> str:
 
 
 @contextmanager
-def deferred_interrupt(on_press: Callable[[], None]) -> Iterator[Event]:
-    """Let the first Ctrl-C set the event and call `on_press`; let the second one interrupt."""
-
-    def press(pressed: Event) -> None:
-        if pressed.is_set():
-            raise KeyboardInterrupt
-        pressed.set()
-        on_press()
-
-    with _handled(press) as pressed:
-        yield pressed
-
-
-@contextmanager
-def interruptible() -> Iterator[Event]:
-    """Let Ctrl-C interrupt and set the event.
+def interruptible(on_first: Callable[[], None] | None = None) -> Iterator[Event]:
+    """Let Ctrl-C interrupt and set the event; the first one only calls `on_first`, if given.
 
     Python drops an exception that is raised in a finalizer, so a loop must check the event.
     """
-
-    def press(pressed: Event) -> None:
-        pressed.set()
-        raise KeyboardInterrupt
-
-    with _handled(press) as pressed:
-        yield pressed
-
-
-@contextmanager
-def _handled(press: Callable[[Event], None]) -> Iterator[Event]:
     pressed = Event()
-    with processes.handle_signals((Signals.SIGINT,), lambda *_: press(pressed)):
+
+    def press(*_: object) -> None:
+        is_first = not pressed.is_set()
+        pressed.set()
+        if on_first is None or not is_first:
+            raise KeyboardInterrupt
+        on_first()
+
+    with processes.handle_signals((Signals.SIGINT,), press):
         yield pressed

@@ -5,32 +5,33 @@ from __future__ import annotations
 import io
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
+from signal import Signals
 
 from sqlalchemy.orm import Session
 
 from chordwise.cli import application
 from chordwise.cli.invocation import Invocation
 from chordwise.domain import due_times
-from chordwise.domain.learning import calibration
+from chordwise.domain.learning import statistics
 from chordwise.domain.states import Lane
 from chordwise.domain.visible_text import visible
+from chordwise.embedded import processes
 from chordwise.errors import ChordwiseError, ConfigurationError, ExitCode, ReadError, UsageError
 from chordwise.pipeline.diagnosis.outcome import Check, CheckStatus, failed, warning
 from chordwise.pipeline.exports import selection
-from chordwise.pipeline.exports.selection import Selection
 from chordwise.pipeline.inbox.folders import inboxes_of
 from chordwise.pipeline.models.model_client import lane_for
-from chordwise.pipeline.runtime.occurrence import Occurrence
+from chordwise.pipeline.runtime.context import Occurrence
 from chordwise.pipeline.schedules import occurrences
 from chordwise.pipeline.schedules.runner import CommandEnd
 from chordwise.readers import discovery
+from chordwise.remote import path_of
 from chordwise.settings import Profile, ScheduleSettings, Settings
 from chordwise.settings.locations import require_writable
 from chordwise.storage import schedules
-from chordwise.storage.schedules import ScheduleOrigin
 from chordwise.telemetry.logging import without_secrets
 
 _LONGEST_OUTPUT = 4_000
@@ -55,7 +56,7 @@ class CommandExecutor:
         """
         _require_folder(folder)
         invocation = Invocation(loaded=self._settings, occurrence=occurrence)
-        with chdir(folder), _interruptible():
+        with chdir(folder), processes.handle_signals((Signals.SIGINT,), signal.default_int_handler):
             code, output = _called(words, invocation)
         return CommandEnd(exit_code=code, output=output[-_LONGEST_OUTPUT:])
 
@@ -66,16 +67,6 @@ def _require_folder(folder: Path) -> None:
             f"There is no folder {folder}, in which the command runs.",
             "Create or mount it where the scheduler runs, or define the schedule again.",
         )
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let SIGINT interrupt the command as in a terminal."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _called(words: Sequence[str], invocation: Invocation) -> tuple[int, str]:
@@ -135,7 +126,7 @@ def checks(settings: Settings, session: Session | None) -> Iterator[Check]:
     for name, schedule in settings.schedules.items():
         yield check(settings, name, schedule, settings.base_folder)
     for row in schedules.enabled(session) if session else ():
-        if row.origin == ScheduleOrigin.DATABASE:
+        if row.origin == schedules.ScheduleOrigin.DATABASE:
             try:
                 schedule = occurrences.settings_of(row)
             except ValueError:
@@ -159,40 +150,32 @@ def check(settings: Settings, name: str, schedule: ScheduleSettings, folder: Pat
         options = checked(name, schedule)
         _require_folder(folder)
         with chdir(folder):
-            _require_files(options)
-            _require_export(settings, options)
+            _require_files(settings, options)
             _require_documents(settings, schedule, options)
         if schedule.words[0] == "recalibrate":
-            calibration.require()
+            statistics.require_scikit_learn()
     except ChordwiseError as error:
         return warning(title, f"{finding}; {error.what}", error.hint)
     return Check(name=title, status=CheckStatus.OK, finding=finding)
 
 
-def _require_files(options: Mapping[str, object]) -> None:
-    for name in _READ_FILES:
-        path = options.get(name)
-        if isinstance(path, Path) and not path.is_file():
+def _require_files(settings: Settings, options: Mapping[str, object]) -> None:
+    """Check the files that the command reads and writes, and the view or query of an export."""
+    for name, path in options.items():
+        if name in _READ_FILES and isinstance(path, Path) and not path.is_file():
             raise ReadError(f"There is no file {path}.", "Create or mount it.")
-    for name in _WRITTEN_FILES:
-        path = options.get(name)
-        if isinstance(path, Path) and path != Path("-"):
+        if name in _WRITTEN_FILES and isinstance(path, Path) and path != Path("-"):
             require_writable(path.absolute().parent, "folder")
-
-
-def _require_export(settings: Settings, options: Mapping[str, object]) -> None:
-    """Check that the view or the query of an export exists."""
-    view, sql, address = options.get("view"), options.get("sql"), settings.reader_url
-    address = address or settings.database_url
+    view, sql = options.get("view"), options.get("sql")
+    address = settings.reader_url or settings.database_url
     if address and (view or sql):
-        with selection.opened(address, str(sql) if sql else Selection(name=str(view))):
+        with selection.opened(address, str(sql) if sql else selection.Selection(name=str(view))):
             return
 
 
 def _require_documents(
     settings: Settings, schedule: ScheduleSettings, options: Mapping[str, object]
 ) -> None:
-    """Check the paths, the profile and the lane of an analysis."""
     name = options.get("profile") or ""
     if name not in {"", *settings.profiles}:
         raise ConfigurationError(
@@ -200,7 +183,7 @@ def _require_documents(
         )
     paths = options.get("paths")
     for path in paths if isinstance(paths, list) else ():
-        if settings.inbox.is_watched and inboxes_of(settings).holding(Path(path).absolute()):
+        if settings.inbox.is_watched and inboxes_of(settings).holding(path_of(path).absolute()):
             what = f"{path} is in a watched inbox, which takes its files at once."
             raise ConfigurationError(what, "Use another folder, or set inbox.enabled = false.")
         discovery.matches_any_file(str(path))

@@ -16,7 +16,6 @@ from chordwise.cli.invocation import Invocation
 from chordwise.embedded import stack
 from chordwise.errors import UsageError
 from chordwise.pipeline.runs import tool_access
-from chordwise.pipeline.runs.tool_access import Login
 from chordwise.settings import Settings
 
 _KEEP_ALIVE_SECONDS = 30.0
@@ -81,7 +80,12 @@ def show(invocation: Invocation, listen: str, *, as_json: bool) -> None:
             "--listen is for the embedded database only, and database_url is set.",
             "Run `chordwise tables --connect` without it to see the address.",
         )
-    _show(invocation, _external_address(settings), as_json=as_json)
+    if settings.reader_url is not None:
+        url = make_url(settings.reader_url.get_secret_value())
+    else:
+        url = make_url(settings.database_url.get_secret_value())
+        url = url.set(username=tool_access.LOGIN, password=_PLACE)
+    _show(invocation, url, as_json=as_json)
     if settings.reader_url is None and not as_json:
         invocation.screen.info(
             "`chordwise migrate --print-roles` prints the SQL that creates this login. Set "
@@ -89,20 +93,8 @@ def show(invocation: Invocation, listen: str, *, as_json: bool) -> None:
         )
 
 
-def _external_address(settings: Settings) -> URL:
-    """Return the address of an external server with a read-only login."""
-    if settings.reader_url is not None:
-        return make_url(settings.reader_url.get_secret_value())
-    url = make_url(settings.require_database_url().get_secret_value())
-    return url.set(username=tool_access.LOGIN, password=_PLACE)
-
-
 def _address(listen: str) -> tuple[str, int]:
-    """Return the host and port to listen on.
-
-    Raises:
-        UsageError: It is not a loopback address with a port.
-    """
+    """Return the host and port to listen on."""
     if not listen:
         raise UsageError(
             "The embedded database has no port for other programs.",
@@ -126,11 +118,7 @@ def _address(listen: str) -> tuple[str, int]:
 async def _serve(
     invocation: Invocation, settings: Settings, host: str, port: int, *, as_json: bool
 ) -> None:
-    """Open the port, show how to use it, and keep it open until Ctrl-C.
-
-    Raises:
-        UsageError: The port cannot be opened.
-    """
+    """Open the port, show how to use it, and keep it open until Ctrl-C."""
     url = settings.require_database_url()
     login = await asyncio.to_thread(tool_access.create_login, url)
     try:
@@ -152,7 +140,7 @@ async def _serve(
         await asyncio.to_thread(tool_access.remove_login, url, login)
 
 
-async def _stopped(settings: Settings, url: SecretStr, login: Login) -> None:
+async def _stopped(settings: Settings, url: SecretStr, login: tool_access.Login) -> None:
     """Wait for Ctrl-C or SIGTERM, and keep the stack from stopping meanwhile."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -165,7 +153,6 @@ async def _stopped(settings: Settings, url: SecretStr, login: Login) -> None:
 
 
 def _show(invocation: Invocation, url: URL, *, as_json: bool) -> None:
-    """Show the address of the database with its login, and the recipes."""
     plain, of_sqlalchemy = (
         url.set(drivername=name).render_as_string(hide_password=False)
         for name in ("postgresql", "postgresql+psycopg")

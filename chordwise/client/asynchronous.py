@@ -95,15 +95,13 @@ class AsyncClient(_Asynchronous[Client]):
     experiment = _in_a_thread(Client.experiment)
     conclude_experiment = _in_a_thread(Client.conclude_experiment)
     sql = _in_a_thread(Client.sql)
+    ask = _in_a_thread(Client.ask)
     results = _each(Client.results)
     cells_to_check = _each(Client.cells_to_check)
     answers_to_check = _each(Client.answers_to_check)
 
     async def submit(
-        self,
-        paths: Paths,
-        options: Profile = NO_OPTIONS,
-        **arguments: Unpack[RunArguments],
+        self, paths: Paths, options: Profile = NO_OPTIONS, **arguments: Unpack[RunArguments]
     ) -> AsyncRun:
         """Take in documents and return the run that analyzes them; see `Client.submit`."""
         return AsyncRun(await asyncio.to_thread(self.sync.submit, paths, options, **arguments))

@@ -27,7 +27,6 @@ from chordwise.domain.states import RunStatus
 from chordwise.errors import UsageError
 from chordwise.pipeline.exports.table import distinct
 from chordwise.pipeline.intake import found_files
-from chordwise.pipeline.intake.found_files import FileSource
 from chordwise.pipeline.intake.run_options import (
     RunArguments,
     RunOptions,
@@ -40,18 +39,14 @@ from chordwise.pipeline.intake.submit import Resume, Submission, open_or_resume
 from chordwise.pipeline.learning import certification, experiments, feedback
 from chordwise.pipeline.learning import refresh as refreshing
 from chordwise.pipeline.learning import scope as scopes
-from chordwise.pipeline.learning.certification import Bounds, Certified
-from chordwise.pipeline.learning.experiments import ExperimentArguments
-from chordwise.pipeline.learning.feedback import Signed
 from chordwise.pipeline.learning.refresh import RefreshArguments, Target
-from chordwise.pipeline.learning.scope import Scope
 from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.quoting import quote as quoting
-from chordwise.pipeline.quoting.quote import Quote
 from chordwise.pipeline.quoting.tally import assumed_pages
+from chordwise.pipeline.runs import ask as asking
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runtime.context import ReadingContext
-from chordwise.readers.discovery import absolute, discover
+from chordwise.readers.discovery import FileList, absolute, discover, spellings
 from chordwise.readers.reader import Reader
 from chordwise.relations import review
 from chordwise.relations.relation import Row
@@ -64,9 +59,8 @@ from chordwise.telemetry.logging import configure_library
 
 NO_OPTIONS = Profile()
 Paths: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-
-
 _CELLS_AT_ONCE = 500
+_MAX_QUOTES = 1_000
 
 
 class Client:
@@ -113,10 +107,7 @@ class Client:
         self._connection.close()
 
     def submit(
-        self,
-        paths: Paths,
-        options: Profile = NO_OPTIONS,
-        **arguments: Unpack[RunArguments],
+        self, paths: Paths, options: Profile = NO_OPTIONS, **arguments: Unpack[RunArguments]
     ) -> Run:
         """Take in documents and return the run that analyzes them in the background.
 
@@ -137,9 +128,11 @@ class Client:
         run = self._existing_run(run_options)
         if run is not None:
             return run
-        files = list(discover(listed))
-        entries = [found_files.entry_of(file) for file in files]
+        files = FileList()
+        for file in discover(listed):
+            files.append(file)
         context = self._connection.context
+        entries = found_files.Entries(context.settings, files)
         reason = "" if arguments.get("yes") else quoting.too_expensive(context, run_options, files)
         if reason:
             raise UsageError(reason, "Pass yes=True, or limit the cost with budget_usd.")
@@ -148,11 +141,8 @@ class Client:
         return self._take_in(open_or_resume(context, run_options, now, entries, resume))
 
     def quote(
-        self,
-        paths: Paths,
-        options: Profile = NO_OPTIONS,
-        **arguments: Unpack[RunArguments],
-    ) -> Quote:
+        self, paths: Paths, options: Profile = NO_OPTIONS, **arguments: Unpack[RunArguments]
+    ) -> quoting.Quote:
         """Estimate the tokens and the cost of an analysis; nothing is stored or sent to a model.
 
         Raises:
@@ -197,7 +187,7 @@ class Client:
         types: Sequence[AnalysisType | str] = (),
         max_error: float | str = 0.02,
         risk: float | str = 0.05,
-    ) -> Sequence[Certified]:
+    ) -> Sequence[Row]:
         """Mark the answers that can be accepted without review; return a certificate per field.
 
         `name` is the name of a run or a profile.
@@ -205,7 +195,7 @@ class Client:
         Raises:
             UsageError: The run or the profile does not exist, or a share is invalid.
         """
-        bounds = Bounds(
+        bounds = certification.Bounds(
             max_error=parse_share("max_error", str(max_error)), risk=parse_share("risk", str(risk))
         )
         return certification.certify(self._connection.database, self._scope(name, types), bounds)
@@ -249,22 +239,17 @@ class Client:
         """
         database, scope = self._connection.database, self._scope(name, types)
         with database.read() as session:
-            candidates = certification.queue(session, scope, field).candidates
+            candidates = certification.queue(session, scope, field)["candidates"]
         for candidate in candidates:
             try:
                 with database.read() as session:
-                    question = review.item(driver(session), candidate.job_id, candidate.path)
+                    question = review.item(driver(session), candidate["job_id"], candidate["path"])
             except UsageError:
                 continue
             yield question
 
     def decide(
-        self,
-        question: Row,
-        verdict: Verdict | str,
-        value: JsonValue = None,
-        *,
-        author: str = "",
+        self, question: Row, verdict: Verdict | str, value: JsonValue = None, *, author: str = ""
     ) -> bool:
         """Approve, reject or correct an answer; return false if this decision is already stored.
 
@@ -275,10 +260,10 @@ class Client:
                 question.
         """
         verdict = member(Verdict, verdict, "verdict")
-        entered = FeedbackInput(verdict=verdict, path=question["path"], value=value)
-        signed = Signed(entered=entered, author=author)
+        path = question["path"]
+        entered = FeedbackInput(verdict=verdict, path=path, value=value, author=author)
         with self._connection.database.write() as session:
-            decision = feedback.decide(session, question["job_id"], question["result_id"], signed)
+            decision = feedback.decide(session, question["job_id"], question["result_id"], entered)
         return decision is not None
 
     def stale_answers(
@@ -314,7 +299,7 @@ class Client:
         name: str,
         profile: str,
         variants: Mapping[str, Mapping[str, object]],
-        **arguments: Unpack[ExperimentArguments],
+        **arguments: Unpack[experiments.ExperimentArguments],
     ) -> Row:
         """Start an experiment that compares a profile with variants of it.
 
@@ -325,7 +310,7 @@ class Client:
                 same question as the profile, or the profile already has an experiment.
             ConfigurationError: The profile or a model does not exist, or a price is unknown.
         """
-        _refuse_unknown(arguments, ExperimentArguments.__annotations__)
+        _refuse_unknown(arguments, experiments.ExperimentArguments.__annotations__)
         if "outcome" in arguments:
             arguments["outcome"] = member(Outcome, arguments["outcome"], "outcome")
         changed = [
@@ -342,7 +327,7 @@ class Client:
             UsageError: The experiment does not exist.
         """
         with self._connection.database.read() as session:
-            return experiments.status(session, self._connection.settings, name)
+            return experiments.status(session, self._connection.settings, name)[0]
 
     def conclude_experiment(self, name: str) -> Row:
         """End an experiment without promoting a variant. Its answers are kept.
@@ -352,7 +337,7 @@ class Client:
         """
         with self._connection.database.write() as session:
             running = experiments.find_running(session, name)
-            status = experiments.status(session, self._connection.settings, name)
+            (status,) = experiments.status(session, self._connection.settings, name)
             experiments.conclude(session, running, status, None)
         return self.experiment(name)
 
@@ -369,28 +354,39 @@ class Client:
             names = distinct(answer.columns)
             return [dict(zip(names, row, strict=True)) for row in answer.rows]
 
+    def ask(
+        self, question: str, table: str = "", model: str = "", paths: Paths = ()
+    ) -> dict[str, object]:
+        """Return the answer to a question over a table, as `chordwise ask --json` prints it.
+
+        With `paths` only the documents there are read.
+
+        Raises:
+            UsageError: No column has what is asked about, several may, or a model is needed.
+            ModelError: The model returned no usable plan.
+        """
+        listed = _listed(paths) if paths else []
+        below = [spelling for path in listed for spelling in spellings(path)]
+        context = self._reading()
+        answer = asking.ask(context, question, table, model, paths=below, max_quotes=_MAX_QUOTES)
+        return asking.members(answer)
+
     def _reading(self) -> ReadingContext:
         database = self._connection.database
         settings = self._connection.settings  # after the start of the database
         return ReadingContext(settings=settings, database=database, models=Models(settings))
 
-    def _scope(self, name: str | None, types: Sequence[AnalysisType | str]) -> Scope:
-        """Return the results of these types that the name of a run or a profile selects."""
+    def _scope(self, name: str | None, types: Sequence[AnalysisType | str]) -> scopes.Scope:
         settings = self._connection.settings
         with self._connection.database.read() as session:
             return scopes.find(session, settings, name, types=analysis_types(types))
 
     def _renewed(self, name: str | None, arguments: RefreshArguments) -> Target:
-        """Return the answers to refresh, and the question that replaces theirs."""
         _refuse_unknown(arguments, RefreshArguments.__annotations__)
         return refreshing.requested(self._reading(), name, arguments)
 
     def _existing_run(self, options: RunOptions) -> Run | None:
-        """Return the run of this name; `None` if there is none, or if its intake was interrupted.
-
-        Raises:
-            UsageError: The run has other options.
-        """
+        """Return the run of this name; `None` if there is none, or its intake was interrupted."""
         if not options.name:
             return None
         with self._connection.database.read() as session:
@@ -415,7 +411,9 @@ class Client:
     def _take_in(self, submission: Submission) -> Run:
         context = self._connection.context
         with Reader(self._connection.settings.readers) as reader:
-            found_files.take_in(context, submission, FileSource(reader, sys.stdin.buffer))
+            found_files.take_in(
+                context, submission, found_files.FileSource(reader, sys.stdin.buffer)
+            )
         return Run(self._connection, submission.run_id, submission.name)
 
 

@@ -6,7 +6,7 @@ import html
 import importlib
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -29,12 +29,10 @@ from chordwise.pipeline.exports.table import Column
 from chordwise.pipeline.intake.run_options import from_json
 from chordwise.pipeline.jobs import run_control as control
 from chordwise.pipeline.learning import feedback
-from chordwise.pipeline.learning.feedback import Signed
 from chordwise.pipeline.models.budgets import checked_cap
 from chordwise.pipeline.runs.user_sql import Row
 from chordwise.relations import accounts, progress
 from chordwise.relations import results as stored_results
-from chordwise.relations.accounts import Account
 from chordwise.relations.progress import Pace, Progress
 from chordwise.relations.relation import Row as RelationRow
 from chordwise.relations.results import FACTS, ResultSelection
@@ -42,7 +40,6 @@ from chordwise.rendering.live import Display, display
 from chordwise.rendering.run_waits import RunWatch
 from chordwise.rendering.screen import Screen
 from chordwise.storage import answer_tables as stored_tables
-from chordwise.storage.answer_tables import AnswerTable
 from chordwise.storage.database import driver
 from chordwise.storage.jobs import Job
 from chordwise.storage.results import Result as ResultRow
@@ -197,7 +194,7 @@ class Run:
         with self._connection.database.read() as session:
             return progress.read(driver(session), self.id)
 
-    def account(self) -> Account:
+    def account(self) -> accounts.Account:
         """Return the account of the run: its intakes by outcome and its jobs by status."""
         with self._connection.database.read() as session:
             return accounts.of_run(driver(session), self.id)
@@ -207,7 +204,7 @@ class Run:
         with self._connection.database.read() as session:
             return accounts.failures(driver(session), self.name, limit)
 
-    def wait(self, *, timeout: float | None = None, progress: bool = False) -> Account:
+    def wait(self, *, timeout: float | None = None, progress: bool = False) -> accounts.Account:
         """Wait until the run is over and return its account; `progress` shows progress bars.
 
         Raises:
@@ -215,9 +212,18 @@ class Run:
             ServiceUnavailableError: The database stays unavailable.
         """
         screen, connection = Screen(), self._connection
+        deadline = None if timeout is None else time.monotonic() + timeout
+
+        def pause(seconds: float) -> None:
+            left = seconds if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(
+                    f"The run {self.name} is not over after {timeout:g} seconds. It continues."
+                )
+            time.sleep(min(seconds, left))  # noqa: TID251 - waits in real time
+
         with display(screen) if progress else nullcontext(Display()) as view:
             warn = screen.info if progress else lambda _sentence: None
-            pause = _until(timeout, self.name)
             watch = RunWatch(connection.settings, connection.database, warn, pause=pause)
             watch.wait_until_over(self.id, view)
         return self.account()
@@ -241,8 +247,21 @@ class Run:
         if not as_completed:
             yield from Result.read(self._connection, selection)
             return
+        seen_ids: set[uuid.UUID] = set()
+        after, pace = uuid.UUID(int=0), Pace()
         with display(Screen()) if progress else nullcontext(Display()) as view:
-            yield from self._as_completed(selection, view)
+            while True:
+                state = self.progress()  # before the results, so that none is missed
+                pace.record(time.monotonic(), state)
+                view.progress(state, pace)
+                for result_id, job_id in self._newer(after):
+                    after = max(after, result_id)
+                    if job_id not in seen_ids:
+                        seen_ids.add(job_id)
+                        yield from _read(self._connection, selection, [job_id])
+                if state.is_over:
+                    return
+                time.sleep(_LOOK_SECONDS)  # noqa: TID251 - waits in real time
 
     def retry(self, *, budget_usd: Decimal | float | None = None) -> int:
         """Retry the jobs that have not succeeded; return their number. See `chordwise continue`."""
@@ -272,20 +291,20 @@ class Run:
             UsageError: No result or several results match, or a value is not valid for the
                 question.
         """
-        remarks = [
-            FeedbackInput(verdict=Verdict.CORRECTED, path=path, value=value)
-            for path, value in (correct or {}).items()
-        ]
-        remarks += [FeedbackInput(verdict=Verdict.APPROVED)] if approve else []
-        remarks += [FeedbackInput(verdict=Verdict.REJECTED)] if reject else []
-        if not remarks:
+        judged = [(Verdict.CORRECTED, path, value) for path, value in (correct or {}).items()]
+        judged += [(Verdict.APPROVED, "", None)] if approve else []
+        judged += [(Verdict.REJECTED, "", None)] if reject else []
+        if not judged:
             raise UsageError(
                 "No judgment is given.", "Give correct={…}, approve=True or reject=True."
             )
         results = ResultSelection(document=document)
-        signed = [Signed(entered=remark, note=note, author=author) for remark in remarks]
+        entered = [
+            FeedbackInput(verdict=verdict, path=path, value=value, note=note, author=author)
+            for verdict, path, value in judged
+        ]
         with self._connection.database.write() as session:
-            return feedback.give(session, feedback.one(session, self.name, results), signed).stored
+            return feedback.give(session, feedback.one(session, self.name, results), entered)
 
     def to_arrow(self) -> pa.Table:
         """Return the answers as a table with a row for each document, as in `answers.NAME`.
@@ -336,7 +355,7 @@ class Run:
             run = session.get_one(StoredRun, self.id)
             options = from_json(run.options, run.name)
             columns = answer_tables.columns_for(options.types, options.analysis)
-            if run.saved_as and (saved := session.get(AnswerTable, run.saved_as)):
+            if run.saved_as and (saved := session.get(stored_tables.AnswerTable, run.saved_as)):
                 keys = {column.key for column in columns}
                 merged = answer_tables.with_new_columns(stored_tables.columns_of(saved), columns)
                 columns = [column for column in merged if column.key in keys]
@@ -347,23 +366,6 @@ class Run:
                 cursor.execute(query.encode())
                 described = [Column.described(column) for column in cursor.description or ()]
                 return described, cursor.fetchall()
-
-    def _as_completed(self, selection: ResultSelection, view: Display) -> Iterator[Result]:
-        seen_ids: set[uuid.UUID] = set()
-        after = uuid.UUID(int=0)
-        pace = Pace()
-        while True:
-            state = self.progress()  # before the results, so that none is missed
-            pace.record(time.monotonic(), state)
-            view.progress(state, pace)
-            for result_id, job_id in self._newer(after):
-                after = max(after, result_id)
-                if job_id not in seen_ids:
-                    seen_ids.add(job_id)
-                    yield from _read(self._connection, selection, [job_id])
-            if state.is_over:
-                return
-            time.sleep(_LOOK_SECONDS)  # noqa: TID251 - waits in real time
 
     def _newer(self, after: uuid.UUID) -> Sequence[tuple[uuid.UUID, uuid.UUID]]:
         """Return the ids of results since a minute before `after`, with their jobs."""
@@ -376,21 +378,6 @@ class Run:
         )
         with self._connection.database.read() as session:
             return [(result_id, job_id) for result_id, job_id in session.execute(newer)]
-
-
-def _until(timeout: float | None, name: str) -> Callable[[float], None]:
-    """Return a pause that raises `TimeoutError` after `timeout` seconds."""
-    deadline = None if timeout is None else time.monotonic() + timeout
-
-    def pause(seconds: float) -> None:
-        left = seconds if deadline is None else deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError(
-                f"The run {name} is not over after {timeout:g} seconds. It continues."
-            )
-        time.sleep(min(seconds, left))  # noqa: TID251 - waits in real time
-
-    return pause
 
 
 def _read(
@@ -445,26 +432,17 @@ def member(of: type[_Member], name: str, what: str) -> _Member:
         raise UsageError(f"There is no {what} “{name}”.", f"Known: {', '.join(of)}.") from error
 
 
-def texts(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the strings; a single string is split at its commas, as on the command line."""
-    return split_commas(names) if isinstance(names, str) else tuple(names)
-
-
 def analysis_types(names: Iterable[str]) -> tuple[AnalysisType, ...]:
     """Return the analysis types of these names, or of the names in a single string.
 
     Raises:
         UsageError: There is no such type.
     """
-    return tuple(map(analysis_type, texts(names)))
+    listed = split_commas(names) if isinstance(names, str) else names
+    return tuple(map(analysis_type, listed))
 
 
 def _required(library: str) -> ModuleType:
-    """Import and return an optional library.
-
-    Raises:
-        ConfigurationError: It is not installed.
-    """
     try:
         return importlib.import_module(library)
     except ModuleNotFoundError as error:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeVar
 
 from chordwise.domain import json_values
-from chordwise.domain.analysis_tasks import (
-    ANALYSES,
-    AnalysisOptions,
-    AnalysisTask,
-    AnalysisType,
-)
+from chordwise.domain.analysis_tasks import ANALYSES, AnalysisOptions, AnalysisTask, AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.kinds import Kinds
 
@@ -116,18 +111,23 @@ class AnalysisDefinition(ABC):
     def schema(self, options: AnalysisOptions) -> JsonObject:
         """Return the JSON Schema of an answer under these options."""
 
+    def question_schema(self, options: AnalysisOptions) -> JsonObject:
+        """Return the schema of an answer about a text, with what a model states about it."""
+        return self.schema(options)
+
+    def with_counts(self, answer: JsonObject, options: AnalysisOptions) -> JsonObject:
+        """Return an answer in the form of `question_schema`; its numbers are those of its rows."""
+        return answer
+
     def headline(self, output: JsonObject) -> str:
         """Return a one-line summary of an output, for lists of documents: its JSON by default."""
         return json_values.encoded(output)
 
     def built_in(self) -> BuiltIn | None:
-        """Return the answers of the built-in model; `None` if they require a language model.
-
-        By default they are a module of the same name in `extractive/`.
-        """
+        """Return the built-in model's module of this name in `extractive/`; `None` without one."""
         return _BUILT_IN.get(self.type)
 
-    def labels(self, options: AnalysisOptions) -> Sequence[str]:  # noqa: ARG002
+    def labels(self, options: AnalysisOptions) -> Sequence[str]:
         """Return the labels that an answer can choose from; empty if any text may be a label."""
         return ()
 
@@ -148,69 +148,49 @@ class AnalysisDefinition(ABC):
         """Join the grounded answers of consecutive chunks (at least one) without a model."""
 
     def join(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> Joining:
-        """Join the answers as far as possible without a model.
-
-        By default a model reconciles all of them: lists that condense a document have no joining
-        rule.
-        """
+        """Join the answers as far as possible without a model; by default it reconciles all."""
         return Joining(output=self.merge(answers, options), parts=answers)
 
-    def apply_reconciliation(self, joining: Joining, answer: JsonObject) -> JsonObject:  # noqa: ARG002
+    def apply_reconciliation(self, joining: Joining, answer: JsonObject) -> JsonObject:
         """Return the joined answer after a model has reconciled its parts in `answer`."""
         return answer
 
-    def needs_model_to_join(self, options: AnalysisOptions) -> bool:  # noqa: ARG002
+    def needs_model_to_join(self, options: AnalysisOptions) -> bool:
         """Return whether answers under these options may need a model to be joined."""
         return True
 
     def row_counts(
-        self,
-        answers: Sequence[JsonObject],  # noqa: ARG002
-        options: AnalysisOptions,  # noqa: ARG002
+        self, answers: Sequence[JsonObject], options: AnalysisOptions
     ) -> dict[str, RowCount]:
         """Count the rows of each list over several answers; a row in two answers counts once.
 
-        Rows are items that an answer about the whole document has to keep. Lists that condense the
-        document, such as the findings of a summary, have none.
+        Lists that condense the document, such as the findings of a summary, have none.
         """
         return {}
 
     def row_places(
-        self,
-        answer: JsonObject,  # noqa: ARG002
-        options: AnalysisOptions,  # noqa: ARG002
+        self, answer: JsonObject, options: AnalysisOptions
     ) -> dict[str, list[list[tuple[int, int]]]]:
-        """Return the spans of the located rows of each list.
-
-        The lists are those of `row_counts`.
-        """
+        """Return the spans of the located rows of each list of `row_counts`."""
         return {}
 
-    def values_without_place(
-        self,
-        answer: JsonObject,  # noqa: ARG002
-        options: AnalysisOptions,  # noqa: ARG002
-    ) -> list[JsonObject]:
-        """Return evidence that quotes those values of rows that have no located quote."""
-        return []
-
-    def has_findings(self, answer: JsonObject) -> bool:  # noqa: ARG002
+    def has_findings(self, answer: JsonObject) -> bool:
         """Return whether an answer contains anything that was asked for."""
         return True
 
-    def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:  # noqa: ARG002
+    def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:
         """Return the problems of an answer beyond its schema, as texts for the model."""
         return []
 
-    def with_marks(self, answer: JsonObject, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
+    def with_marks(self, answer: JsonObject, options: AnalysisOptions) -> JsonObject:
         """Return an answer in which values are marked by whether they occur in their quotes."""
         return answer
 
-    def without_evidence(self, answer: JsonObject, options: AnalysisOptions) -> list[str]:  # noqa: ARG002
+    def without_evidence(self, answer: JsonObject, options: AnalysisOptions) -> list[str]:
         """Return the paths of values that lack required evidence."""
         return []
 
-    def complete(self, answer: JsonObject, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
+    def complete(self, answer: JsonObject, options: AnalysisOptions) -> JsonObject:
         """Return a grounded answer with derived members; the result is the stored output."""
         return answer
 
@@ -264,22 +244,13 @@ def claimed_number(answer: JsonObject, name: str = "confidence") -> float:
 
 def unique(items: Iterable[Item]) -> list[Item]:
     """Return the items without duplicates, the first of each; strings compare without case."""
-    seen: set[Hashable] = set()
-    kept: list[Item] = []
+    first: dict[str, Item] = {}
     for item in items:
-        identity = _identity(item)
-        if identity not in seen:
-            seen.add(identity)
-            kept.append(item)
-    return kept
-
-
-def _identity(item: object) -> Hashable:
-    if isinstance(item, str):
-        return item.strip().casefold()
-    if isinstance(item, dict):
-        return str(item.get("quote") or sorted(item.items(), key=str)).strip().casefold()
-    return str(item)
+        shown: object = item
+        if isinstance(item, dict):
+            shown = item.get("quote") or sorted(item.items(), key=str)
+        first.setdefault(str(shown).strip().casefold(), item)
+    return list(first.values())
 
 
 def round_robin(lists: Sequence[Sequence[Item]], limit: int) -> list[Item]:
@@ -320,5 +291,4 @@ def gather_findings(answers: Sequence[JsonObject], name: str, limit: int) -> lis
 def gather_strings(answers: Sequence[JsonObject], name: str, limit: int) -> list[JsonValue]:
     """Return the distinct strings under `name`, chosen round-robin from the answers."""
     lists = [json_values.strings(answer.get(name)) for answer in answers]
-    total = sum(len(items) for items in lists)
-    return list(unique(round_robin(lists, total))[:limit])
+    return list(unique(round_robin(lists, sum(map(len, lists))))[:limit])

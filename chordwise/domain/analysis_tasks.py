@@ -47,11 +47,7 @@ class AnalysisType(str, metaclass=_Members):
     __slots__ = ()
 
     def __new__(cls, name: str) -> Self:
-        """Return the type of this name.
-
-        Raises:
-            ValueError: There is no such type.
-        """
+        """Return the type of this name; `ValueError` if there is none."""
         if name not in ANALYSES:
             raise ValueError(f"{name!r} is not one of {', '.join(map(repr, ANALYSES))}")
         return super().__new__(cls, name)
@@ -75,7 +71,7 @@ def analysis_type(name: str) -> AnalysisType:
 class Stage(StrEnum):
     """The stage of a job in which a model is called; the values of `model_calls.stage`.
 
-    Pages are transcribed before there is a job.
+    Pages are transcribed before there is a job; plans of questions over tables belong to none.
     """
 
     ANALYZE = "analyze"
@@ -84,14 +80,12 @@ class Stage(StrEnum):
     CRITIQUE = "critique"
     REVISE = "revise"
     TRANSCRIBE = "transcribe"
+    PLAN = "plan"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """A text with its right answer, in the format in which models answer.
-
-    `id` is that of an example learned from feedback, `None` for one written by the user.
-    """
+    """A text with its right answer as a model gives it; `id` is that of a learned example."""
 
     analysis_type: Annotated[AnalysisType, Field(alias="type")]
     text: str
@@ -132,6 +126,7 @@ class AnalysisTask:
     `answers` holds the answers of the chunks in order. `header` is that of a table that the text
     continues. `sample` counts the repetitions of a vote from 1. `draft` is the answer that is
     criticized, or revised according to `violations`. `examples` were learned from feedback.
+    `lists_elsewhere` is set if the records of the text may be rows of another question's lists.
     """
 
     analysis_type: AnalysisType
@@ -145,6 +140,13 @@ class AnalysisTask:
     violations: tuple[JsonObject, ...] = ()
     is_whole: bool = False
     examples: tuple[Example, ...] = ()
+    lists_elsewhere: bool = False
+
+    @property
+    def is_about_text(self) -> bool:
+        """Return whether the question is about a text alone, not about answers or a draft."""
+        has_answers = self.answers or self.draft is not None
+        return not (has_answers or self.stage is Stage.SYNTHESIZE)
 
     @property
     def shows_examples(self) -> bool:

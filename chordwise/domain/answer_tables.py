@@ -6,7 +6,7 @@ further table for each list of objects in its JSON Schema with a row for each el
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
 
@@ -18,6 +18,7 @@ from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.items import ColumnKind
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.schema_nodes import SchemaNode
+from chordwise.errors import UsageError
 
 MAX_COLUMNS = 500
 """The maximum number of values in a row, which have up to three SQL columns each."""
@@ -29,7 +30,8 @@ class AnswerColumn:
     """A column; `item` is the item of its facts, and `rows` the list that contains them, if any.
 
     `description` becomes its comment. `is_replaced` is set while the newest question asks for the
-    same values in another kind.
+    same values in another kind. A column of the entities of another one has this one's name with
+    its view in `grouped`, as `contracts.parties`, and what the values name in `entity_kind`.
     """
 
     name: str
@@ -39,6 +41,8 @@ class AnswerColumn:
     analysis_type: AnalysisType = AnalysisType.EXTRACTION
     description: str = ""
     is_replaced: bool = False
+    grouped: str = ""
+    entity_kind: str = ""
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -82,10 +86,35 @@ def with_new_columns(
     known = {column.key for column in old}
     keys = {column.key for column in columns}
     items = {column.key[:-1] for column in columns}
-    return [
-        replace(column, is_replaced=column.key not in keys and column.key[:-1] in items)
-        for column in _named([column for column in columns if column.key not in known], old)
-    ]
+
+    def is_replaced(column: AnswerColumn) -> bool:
+        return not column.grouped and column.key not in keys and column.key[:-1] in items
+
+    all_columns = _named([column for column in columns if column.key not in known], old)
+    return [replace(column, is_replaced=is_replaced(column)) for column in all_columns]
+
+
+def family_of(name: str, columns: Sequence[AnswerColumn]) -> tuple[AnswerColumn, AnswerColumn]:
+    """Return the column that documents of a family share, and the first date, which orders them.
+
+    Raises:
+        UsageError: No column has the name, or no column of a document is a date.
+    """
+    of_document = [column for column in columns if not column.rows and not column.grouped]
+    spellings = (name, identifiers.sql_identifier(name))
+    keys = [column for column in of_document if {column.item, column.name} & {*spellings}]
+    dates = [column for column in of_document if column.kind is ColumnKind.DATE]
+    if not keys:
+        known = ", ".join(column.item for column in of_document)
+        raise UsageError(
+            f"The family is named by “{name}”, which is not asked for.", f"Items: {known}."
+        )
+    if not dates:
+        raise UsageError(
+            "Documents of a family need a date, by which one replaces another.",
+            "Declare an item as a date: --items 'effective date: date'.",
+        )
+    return keys[0], dates[0]
 
 
 _STORED = TypeAdapter(list[AnswerColumn])
@@ -127,7 +156,7 @@ def _of_node(
     if node.properties and is_shallow and node.types <= {"object", "null"}:
         for name in node.properties:
             yield from _of_node(node.member(name), (*names, name), rows)
-    elif _is_list_of_objects(node) and is_shallow:
+    elif is_shallow and _is_list_of_objects(node):
         yield from _of_node(node.items, names, names)
     else:
         kind = _kind_of(node)
@@ -173,16 +202,13 @@ def _named(
 ) -> list[AnswerColumn]:
     result = list(there)
     for column in columns:
-        taken = {name for other in result if other.rows == column.rows for name in sql_names(other)}
-        result.append(_renamed(column, {*taken, *BASE_COLUMNS}))
+        beside = (other for other in result if other.rows == column.rows)
+        taken = {*BASE_COLUMNS, *(name for other in beside for name in sql_names(other))}
+        name = identifiers.sql_identifier(column.name) or "value"
+        names = chain((name, f"{name}_{column.kind}"), (f"{name}_{n}" for n in count(2)))
+        renamed = (replace(column, name=candidate) for candidate in names)
+        result.append(next(one for one in renamed if taken.isdisjoint(sql_names(one))))
     return result
-
-
-def _renamed(column: AnswerColumn, taken: Collection[str]) -> AnswerColumn:
-    name = identifiers.sql_identifier(column.name) or "value"
-    names = chain((name, f"{name}_{column.kind}"), (f"{name}_{n}" for n in count(2)))
-    renamed = (replace(column, name=candidate) for candidate in names)
-    return next(candidate for candidate in renamed if not {*sql_names(candidate)} & {*taken})
 
 
 def sql_names(column: AnswerColumn) -> Iterator[str]:

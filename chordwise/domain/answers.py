@@ -16,7 +16,8 @@ class Answer:
 
     `confidence`, `quality` and `agreement` are 0 to 1, the last `None` without a vote; `repaired`
     is set if it took a second request or a lenient parser. `missing_rows` are the lists with fewer
-    rows than the answers which this one joins or repairs.
+    rows than the answers which this one joins or repairs; `missing_fields` is the reason if fields
+    of the schema have no valid answer.
     """
 
     output: JsonObject
@@ -28,6 +29,7 @@ class Answer:
     prompt_version: str
     agreement: float | None = None
     missing_rows: tuple[MissingRows, ...] = ()
+    missing_fields: str = ""
 
 
 REPAIR_FACTOR = 0.8

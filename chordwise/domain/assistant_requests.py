@@ -15,7 +15,7 @@ from functools import lru_cache
 from importlib import resources
 from math import log10
 
-from chordwise.domain.words import STOPWORDS
+from chordwise.domain.words import LEXICON, STOPWORDS
 
 _DATA = tomllib.loads(
     resources.files(__package__).joinpath("assistant_requests.toml").read_text("utf-8")
@@ -87,6 +87,9 @@ _OBJECT_OF_VERB = re.compile("|".join(_OBJECTS[name] for name in OF_VERBS), re.I
 _OBJECT = re.compile(
     "|".join(f"(?P<{name}>{pattern})" for name, pattern in _OBJECTS.items()), re.IGNORECASE
 )
+LANGUAGE = (
+    "(?:english|french|spanish|german|italian|chinese|japanese|russian|arabic|dutch|korean|latin)"
+)
 # Words counted in the sentence, up to twice; lower case is faster to search than ignoring case.
 _WORDS = {
     "pointing": "it|its|he|she|they|them|him|her|his|their|that|those|these|this|we|our|there|such"
@@ -96,8 +99,8 @@ _WORDS = {
     r"|sentences?|paragraphs?|words?|letters?|alphabet|messages?|phrases?|poems?|haikus?"
     r"|stor(?:y|ies)|jokes?|riddles?|essays?|songs?|emojis?|emoticons?|ciphers?|base ?-?\d+"
     r"|binary|hex(?:adecimal)?|morse|rot13|code|scripts?|function|program|snippet|tweets?"
-    r"|slogans?|sentiment|tone|emotions?|prompts?|instructions?|json|language|english|french"
-    r"|spanish|german|italian|chinese|japanese|russian|arabic|dutch|korean|latin",
+    r"|slogans?|sentiment|tone|emotions?|prompts?|instructions?|json|language|"
+    f"{LANGUAGE}",
     "user": "users?|readers?|people|everyone|everybody|the (?:public|audience|victim)",
 }
 _COUNTED = re.compile(
@@ -166,7 +169,7 @@ def candidates(
                 continue
             is_cell = has_cells and "|" in (content[start - 1 : start], content[end : end + 1])
             if request := None if is_cell else _request(content, match, opening):
-                count += 1
+                count += "indented" not in request.features
                 usual |= {"sentences": log10(sentences + 1), "requests": log10(count + 1)}
                 if is_kept(request, usual):
                     requests.append(request)
@@ -228,6 +231,28 @@ _MAX_STRANGENESS = sum(max(0.0, WEIGHTS.get(name, 0.0)) for name in _STRANGE) + 
 )
 
 
+def _without_a_letter(word: str) -> Iterator[str]:
+    """Yield a word and its forms without one letter; a spelling mistake shares one of them."""
+    yield word
+    yield from (word[:at] + word[at + 1 :] for at in range(1, len(word)))
+
+
+_SHORTEST_MISSPELLED = 5
+_OTHERS = _NO_VERBS.union(*(listed for lists in LEXICON.values() for listed in lists.values()))
+_MISSPELLED = frozenset(
+    form for verb in _VERBS if len(verb) >= _SHORTEST_MISSPELLED for form in _without_a_letter(verb)
+)
+
+
+@lru_cache(maxsize=10_000)
+def _is_verb(word: str) -> bool:
+    """Return whether a lower-case word is a verb, perhaps with one wrong letter."""
+    is_other = word in _OTHERS or word.endswith(_NO_VERB_ENDINGS)
+    if word in _VERBS or is_other or len(word) < _SHORTEST_MISSPELLED:
+        return word in _VERBS
+    return not _MISSPELLED.isdisjoint(_without_a_letter(word))
+
+
 # Longer words are not kept in the cache.
 _LONGEST_WORD = 30
 _ANYTHING = re.compile("")
@@ -239,7 +264,7 @@ def _following(word: str) -> re.Pattern[str] | None:
     if _POLITE_WORD.match(word):
         return _ANYTHING
     word = word.lower()
-    if word in _VERBS or word in _ASK or word in _ASK_IF:
+    if _is_verb(word) or word in _ASK or word in _ASK_IF:
         return _ANYTHING
     if word in _NO_VERBS or word.endswith(_NO_VERB_ENDINGS):
         return None
@@ -267,10 +292,10 @@ def _request(content: str, sentence: re.Match[str], opening: int) -> RequestSent
 
 def _kind(body: str, head: re.Match[str]) -> str:
     word = head[0].lower()
-    if word in _VERBS:
+    if _is_verb(word):
         after = head.end()
         is_noun = _OF_NOUN.match(body, after) or _TITLE.fullmatch(body, head.start())
-        return "" if is_noun or _INVERTED.match(body, after) else _VERBS[word]
+        return "" if is_noun or _INVERTED.match(body, after) else _VERBS.get(word, "misspelled")
     if word in _ASK or word in _ASK_IF:
         is_question = body.rstrip("\"'”’)").endswith("?") or _QUOTED.search(body)
         return ("ask" if word in _ASK else "ask_if") if is_question else ""
@@ -299,11 +324,13 @@ def _form(body: str, head: re.Match[str], behind: str) -> dict[str, float]:
         ("generic", _GENERIC.match(body, head.start())),
         ("short", words < _SHORT),
         ("long", words > _LONG),
+        ("markup", _MARKUP.search(body)),
     )
     return {**dict.fromkeys((name for name, holds in traits if holds), 1.0), **counts}
 
 
 _SHORT, _LONG = 4, 25
+_MARKUP = re.compile(r"`|\]\(|\w/\w|\w\(|__|\]\[")
 
 
 _FULL_LINE, _LONGEST_MARK = 40, 200
@@ -315,7 +342,8 @@ def _place(content: str, start: int, end: int) -> dict[str, float]:
     line = content.rfind("\n", earliest, start) + 1 or earliest
     before = content[line:start]
     if before:
-        return {} if before.strip(_PLAIN_BULLET) else {"marked": 1.0}
+        marks = ("marked", "indented") if before[0] in " \t" else ("marked",)
+        return {} if before.strip(_PLAIN_BULLET) else dict.fromkeys(marks, 1.0)
     is_line = content[end : end + 1] in ("", "\n")
     above = content[max(0, line - _FULL_LINE) : max(0, line - 1)]
     traits = (("line", is_line), ("goes_on", _UNFINISHED.fullmatch(above)))

@@ -21,7 +21,8 @@ import jsonschema_rs
 from chordwise.domain import items, json_values, schemas, words
 from chordwise.domain.analyses import extraction
 from chordwise.domain.analysis_tasks import AnalysisOptions, Example
-from chordwise.domain.extractive.values import FORMS, ValueKind, values
+from chordwise.domain.extractive.proper_names import FORMS, name_lists
+from chordwise.domain.extractive.values import ValueKind, values
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue, text_of
 from chordwise.domain.schema_data import ANY_POSITION
@@ -65,14 +66,10 @@ def failures(
 
     `learned` are the examples that were shown in addition to those of the options.
     """
-    declared = json_values.objects(options.schema.get(CHECKS)) if options.schema else []
-    data = output.get("data")
-    failed_checks = [
-        failed
-        for check in declared
-        for failed in _KINDS[json_values.text(check["check"])](check, data)
-    ]
-    return (*failed_checks, *failures_of_part(output, options, learned))
+    declared = json_values.objects((options.schema or {}).get(CHECKS))
+    kinds = ((_KINDS[json_values.text(check["check"])], check) for check in declared)
+    failed = (failed for find, check in kinds for failed in find(check, output.get("data")))
+    return (*failed, *failures_of_part(output, options, learned))
 
 
 def failures_of_part(
@@ -92,19 +89,15 @@ def _repetitions(output: JsonObject, options: AnalysisOptions) -> Iterator[Faile
 
 def _leaks(
     output: JsonObject, options: AnalysisOptions, learned: Sequence[Example]
-) -> tuple[FailedCheck, ...]:
+) -> Iterator[FailedCheck]:
     sources = [Source(example.text) for example in (*options.examples, *learned)]
     members: JsonObject = {name: value for name, value in output.items() if name != "data"}
-    return tuple(
-        FailedCheck(
-            check="example",
-            path=f"{path}/quote",
-            problem="the quote is in an example and not in the text",
-        )
-        for path, item in json_values.walk(members if sources else None)
-        if isinstance(item, dict) and item.get("grounded") is False
-        if any(source.locate(json_values.text(item.get("quote"))) for source in sources)
-    )
+    for path, item in json_values.walk(members if sources else None):
+        if isinstance(item, dict) and item.get("grounded") is False:
+            quote = json_values.text(item.get("quote"))
+            if any(source.locate(quote) for source in sources):
+                problem = "the quote is in an example and not in the text"
+                yield FailedCheck(check="example", path=f"{path}/quote", problem=problem)
 
 
 # Names of parties, companies and persons
@@ -113,7 +106,6 @@ _TERMS = {kind: {words.stem(word) for word in listed} for kind, listed in LEXICO
 _NAME = words.stem("name")
 _PARTIES = {*_TERMS.pop("person"), *_TERMS.pop("organization"), words.stem("registrant")} - {_NAME}
 _OTHER_KINDS = frozenset().union(*_TERMS.values())
-_STATES = frozenset(LEXICON["words"]["states"])
 _ROADS = "Street|Avenue|Road|Boulevard|Parkway|Lane|Highway"
 _ADDRESS = re.compile(
     r"(?<![\w/.'’-])(?:\d[\w/-]{0,9}+|One|Two|Three|Four|Five|Ten) (?:[A-Z][\w.'’-]{0,30}+ ){1,4}?"
@@ -122,7 +114,7 @@ _ADDRESS = re.compile(
 _ADDRESS_LINE = re.compile(
     rf"{_ADDRESS.pattern}.*+|(?:[A-Z]\w*+ ){{1,4}}?(?:{_ROADS})|P\.? ?O\.? Box \d.*+"
 )
-_PLACE_LINE = re.compile(r"[A-Z][\w.'’ -]*+, (?:\w++ )??(\w++)(?: \d{5}(?:-\d{4})?)?")
+_PLACE_LINE = re.compile(r"[A-Z][\w.'’ -]*+, ([^\W\d]++(?: [^\W\d]++)*+)(?: \d{5}(?:-\d{4})?)?")
 
 
 def _no_names(output: JsonObject) -> Iterator[FailedCheck]:
@@ -159,7 +151,7 @@ def _kind_of_no_name(text: str, quote: str) -> str:
     if any(text == date.text for date in values(ValueKind.DATE, text)):
         return "a date"
     place = _PLACE_LINE.fullmatch(text)
-    if place and place[1].casefold() in _STATES:
+    if place and place[1].casefold() in name_lists().states:
         return "a place"
     is_within = quote.count(text) == 1 and any(text in hit[0] for hit in _ADDRESS.finditer(quote))
     is_line = _ADDRESS_LINE.fullmatch(text) and FORMS.isdisjoint(words.words(text))
@@ -178,6 +170,12 @@ def check_declarations(schema: JsonObject) -> None:
     for number, check in enumerate(declared, start=1):
         if problem := _problem(check, SchemaNode.root_of(schema)):
             raise UsageError(f"{CHECKS}, check {number}: {problem}.", _HINT)
+
+
+def defined_by(schema: JsonObject, declared: Sequence[JsonObject]) -> list[JsonObject]:
+    """Return the declared checks all of whose values a schema defines."""
+    root = SchemaNode.root_of(schema)
+    return [check for check in declared if not _problem(check, root)]
 
 
 _HINT = "docs/analyses.md#checks-between-values shows each kind."
@@ -262,7 +260,7 @@ def _sum(declared: JsonObject, data: JsonValue) -> Iterator[FailedCheck]:
     totals = json_values.text(equals) if _is_path(equals) else ""
     of_row: dict[_Positions, list[JsonValue]] = defaultdict(list)
     for path in parts_of:
-        for positions in _rows(data, path):
+        for positions in _rows(data, json_values.steps(path)):
             of_row[positions[: _depth(totals)]].append(_at(data, path, positions)[1])
     for row, parts in of_row.items():
         path, total = _at(data, totals, row) if totals else (parts_of[0], equals)
@@ -271,32 +269,26 @@ def _sum(declared: JsonObject, data: JsonValue) -> Iterator[FailedCheck]:
         if expected is None or len(known) < len(numbers):
             continue
         if abs(sum(known, Decimal(0)) - expected) > _tolerance(declared):
-            yield _failed(
-                declared, path, f"the sum of {of} is not {equals}", str(sum(known)), str(expected)
-            )
+            problem = f"the sum of {of} is not {equals}"
+            yield _failed(declared, path, problem, str(sum(known)), str(expected))
 
 
 def _order(declared: JsonObject, data: JsonValue) -> Iterator[FailedCheck]:
     before, after = declared["before"], declared["after"]
     sign = "<" if declared.get("strict") is True else "<="
-    compared: JsonObject = {
-        "message": f"{before} is not before {after}",
-        **declared,
-        "left": before,
-        "operator": sign,
-        "right": after,
-    }
-    return _compare(compared, data)
+    message = declared.get("message", f"{before} is not before {after}")
+    compared: JsonObject = {"left": before, "operator": sign, "right": after}
+    return _compare({**declared, **compared, "message": message}, data)
 
 
 def _compare(declared: JsonObject, data: JsonValue) -> Iterator[FailedCheck]:
     left, right = json_values.text(declared["left"]), declared["right"]
     other = json_values.text(right) if _is_path(right) else ""
     sign = json_values.text(declared["operator"])
-    for row in _rows(data, max(left, other, key=_depth)):
+    for row in _rows(data, json_values.steps(max(left, other, key=_depth))):
         path, value = _at(data, left, row)
         expected = _at(data, other, row)[1] if other else right
-        difference = _difference(value, expected)
+        difference = typed(value).difference(typed(expected))
         if difference is None and sign in ("=", "!="):
             difference = _text_difference(value, expected)
         if difference is None:
@@ -310,13 +302,14 @@ def _compare(declared: JsonObject, data: JsonValue) -> Iterator[FailedCheck]:
 
 def _required(declared: JsonObject, data: JsonValue) -> Iterator[FailedCheck]:
     field, condition = (json_values.text(declared[name]) for name in ("field", "if"))
-    for row in _rows(data, max(field, condition, key=_depth)):
+    for row in _rows(data, json_values.steps(max(field, condition, key=_depth))):
         path, value = _at(data, field, row)
         actual = _at(data, condition, row)[1]
         holds = json_values.is_filled(actual)
         if "equals" in declared:
             equals = declared["equals"]
-            holds = _difference(actual, equals) == 0 or _text_difference(actual, equals) == 0
+            difference = typed(actual).difference(typed(equals))
+            holds = difference == 0 or _text_difference(actual, equals) == 0
         if holds and not json_values.is_filled(value):
             yield _failed(declared, path, f"{field} is missing beside {condition}")
 
@@ -349,20 +342,15 @@ def _depth(path: str) -> int:
     return json_values.steps(path).count(ANY_POSITION)
 
 
-def _rows(data: JsonValue, path: str) -> Iterator[_Positions]:
+def _rows(value: JsonValue, steps: Sequence[str], above: _Positions = ()) -> Iterator[_Positions]:
     """Yield the positions that the `*` of a path stand for; without `*`, one empty tuple."""
-    yield from _positions(data, json_values.steps(path), ())
-
-
-def _positions(value: JsonValue, steps: Sequence[str], so_far: _Positions) -> Iterator[_Positions]:
-    if ANY_POSITION not in steps:
-        yield so_far
-        return
-    place = list(steps).index(ANY_POSITION)
-    for step in steps[:place]:
-        value = json_values.member(value, step)
-    for position, item in enumerate(value if isinstance(value, list) else []):
-        yield from _positions(item, steps[place + 1 :], (*so_far, position))
+    if not steps:
+        yield above
+    elif steps[0] != ANY_POSITION:
+        yield from _rows(json_values.member(value, steps[0]), steps[1:], above)
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            yield from _rows(item, steps[1:], (*above, position))
 
 
 def _at(data: JsonValue, path: str, row: _Positions) -> tuple[str, JsonValue]:
@@ -379,17 +367,6 @@ def _number(value: JsonValue) -> Decimal | None:
 
 def _tolerance(declared: JsonObject) -> Decimal:
     return _number(declared.get("tolerance")) or Decimal(0)
-
-
-def _difference(left: JsonValue, right: JsonValue) -> Decimal | None:
-    """Return the difference of two numbers, or of two dates in days; `None` if incomparable."""
-    one, other = typed(left), typed(right)
-    if one.date is not None and other.date is not None:
-        return Decimal((one.date - other.date).days)
-    if one.number is not None and other.number is not None:
-        is_same_currency = not (one.currency and other.currency) or one.currency == other.currency
-        return one.number - other.number if is_same_currency else None
-    return None
 
 
 def _text_difference(left: JsonValue, right: JsonValue) -> Decimal | None:

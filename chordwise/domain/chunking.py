@@ -5,38 +5,22 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from array import array
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import sentencex
 
 from chordwise.domain import tokens
-from chordwise.domain.records import LINE, QUOTED_FIELD, Division, Outline, Span, is_prose
+from chordwise.domain.outline import LINE, Division, Outline, Span, is_prose, outline_of
 
 _WINDOW_CHARACTERS = 10_000
 _OUTLINED_CHARACTERS = 1_000_000
-_DELIMITERS = ",;"
-_FEWEST_DELIMITERS = 2
 _WORD = re.compile(r"\s*\S+\s*|\s+")
 _UP_TO_SEMICOLON = re.compile(r"[^;]*+(?:;\s*+|\Z)")
 _UP_TO_COMMA = re.compile(r"(?:[^,]|,(?!\s))*+(?:,\s++|\Z)")
 _PARAGRAPHS_IN_CHUNK = 4
-_QUOTED = re.compile(r'"[^"]*+"|\\\|')
-_GAP = "  "
-_COLUMN_GAP = re.compile(r"(?<=[^\s.!?]) {2,}+(?=\S)")
-_TABLE_RULE = re.compile(r"(?=[^\n]*?[-=]{2})[-=+|: \t]++$", re.MULTILINE)
-_WITHOUT_MARK = {
-    mark: re.compile(rf"^(?![ \t]*+[-+=]{{2}})[^{re.escape(mark)}\n]*+\n", re.MULTILINE)
-    for mark in "|\t"
-}
-_BLANK_LINE = re.compile(r"(?<=\n)\n")
-_MAX_LINES_ABOVE_TABLE = 50
-_MAX_HEADER_CHARACTERS, _MAX_ROW_CHARACTERS = 1_000, 100_000
-_LONG_CHARACTERS, _KEPT_RESULTS = 200_000, 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +42,9 @@ def sentence_ends(text: str) -> list[int]:
     start = 0
     while start < len(text):
         stop = _window_end(text, start, _WINDOW_CHARACTERS)
-        ends += [start + end for end in _ends_in(text[start:stop])]
+        bounds = sentencex.get_sentence_boundaries("en", text[start:stop])
+        inside = {min(start + int(bound["end_index"]), stop) for bound in bounds}
+        ends += sorted((inside | {stop}) - {start})
         start = stop
     return ends
 
@@ -93,144 +79,6 @@ _FINER = (_lines, _sentences, _by(_UP_TO_SEMICOLON), _by(_UP_TO_COMMA), _by(_WOR
 
 def _splitters(text: str, outline: Outline) -> Sequence[Splitter]:
     return [*[outline.divide] * _LEVELS, *(partial(splitter, text) for splitter in _FINER)]
-
-
-def table_header(text: str, place: int) -> Span | None:
-    """Return the span of the header of the table that continues at `place`, including its rules.
-
-    `None` if no table continues, or if its first row is too long to be repeated.
-    """
-    if not place or text[place - 1] != "\n":
-        return None
-    rule = _TABLE_RULE.match(text, place)
-    row = _record_at(text, rule.end() + 1 if rule else place)
-    before = _record_before(text, place)
-    mark = _mark_of(row)
-    if not mark or (mark != _GAP and not _count(before, mark) and not _TABLE_RULE.match(before)):
-        return None
-    start = _last(_starts_behind(text, _BLANK_LINE), place)
-    if mark in _WITHOUT_MARK:
-        start = max(start, _last(_starts_behind(text, _WITHOUT_MARK[mark]), place))
-    elif mark in _DELIMITERS and _count(before, mark) != _count(row, mark):
-        return None
-    header = _first_row(text, (start, place), mark, _count(row, mark))
-    return header if header and header[1] - header[0] <= _MAX_HEADER_CHARACTERS else None
-
-
-def _first_row(text: str, table: Span, mark: str, mark_count: int) -> Span | None:
-    """Return the first line with `mark_count` marks, and the rules above and below it."""
-    top: int | None = None
-    place, end = table
-    for _ in range(_MAX_LINES_ABOVE_TABLE):
-        line = _record_at(text, place)
-        after = place + len(line) + 1
-        if after > end:
-            return None
-        is_rule = bool(_TABLE_RULE.match(line))
-        has_rule = bool(_TABLE_RULE.match(text, after)) and after < end
-        count = _count(line, mark)
-        is_row = count == mark_count or (mark == _GAP and count > 0 and mark_count <= count + 1)
-        if is_rule and top is not None:
-            return top, place + len(line)
-        if is_rule:
-            top = place
-        elif has_rule and mark not in _DELIMITERS:
-            last = len(_record_at(text, after).rstrip())
-            return place if top is None else top, after + last
-        elif is_row and top is None:
-            return place, place + len(line.rstrip())
-        place = after
-    return None
-
-
-def _record_at(text: str, start: int) -> str:
-    """Return the line that begins at a place, including the further lines of its quoted fields."""
-    end = _line_end(text, start)
-    for field in QUOTED_FIELD.finditer(text, start) if '"' in text[start:end] else ():
-        if not field.start() < end <= start + _MAX_ROW_CHARACTERS:
-            break
-        end = _line_end(text, max(end, field.end()))
-    return text[start:end]
-
-
-Pattern: TypeAlias = re.Pattern[str]
-
-
-def _cached(
-    find: Callable[[str, Pattern], Sequence[int]],
-) -> Callable[[str, Pattern], Sequence[int]]:
-    """Cache the results for the last long texts; each chunk of a text needs the same one."""
-    kept = lru_cache(maxsize=_KEPT_RESULTS)(find)
-    return lambda text, pattern: (kept if len(text) > _LONG_CHARACTERS else find)(text, pattern)
-
-
-@_cached
-def _edges_of_fields(text: str, pattern: Pattern) -> Sequence[int]:
-    """Return the starts and ends, in turns, of the quoted fields that span several lines."""
-    edges = array("I")
-    for field in pattern.finditer(text) if '"' in text else ():
-        if "\n" in field[0]:
-            edges.extend(field.span())
-    return edges
-
-
-@_cached
-def _starts_behind(text: str, pattern: Pattern) -> Sequence[int]:
-    edges = _edges_of_fields(text, QUOTED_FIELD)
-    return array(
-        "I",
-        (match.end() for match in pattern.finditer(text) if not _is_between(edges, match.start())),
-    )
-
-
-def _is_between(edges: Sequence[int], place: int) -> bool:
-    before = bisect_left(edges, place)
-    return before % 2 == 1 and edges[before] != place
-
-
-def _last(starts: Sequence[int], place: int) -> int:
-    count = bisect_right(starts, place)
-    return starts[count - 1] if count else 0
-
-
-def _line_end(text: str, place: int) -> int:
-    end = text.find("\n", place)
-    return end if end >= 0 else len(text)
-
-
-def _record_before(text: str, place: int) -> str:
-    """Return the line that ends at a place; empty if it is too long for a row."""
-    edges = _edges_of_fields(text, QUOTED_FIELD)
-    start = text.rfind("\n", 0, place - 1) + 1
-    while _is_between(edges, start) and place - start <= _MAX_ROW_CHARACTERS:
-        start = text.rfind("\n", 0, edges[bisect_left(edges, start) - 1]) + 1
-    return text[start:place] if place - start <= _MAX_ROW_CHARACTERS else ""
-
-
-def _mark_of(line: str) -> str:
-    if line.lstrip().startswith(("{", "[", "(", "<")):
-        return ""
-    if "|" in line or "\t" in line:
-        return "|" if "|" in line else "\t"
-    mark = max(_DELIMITERS, key=lambda delimiter: _count(line, delimiter))
-    if mark in line and f"{mark} " not in line:
-        return mark
-    if _count(line, _GAP):
-        return _GAP
-    return mark if _count(line, mark) >= _FEWEST_DELIMITERS else ""
-
-
-def _count(line: str, mark: str) -> int:
-    if mark == _GAP:
-        return len(_COLUMN_GAP.findall(line))
-    return _QUOTED.sub("", line).count(mark)
-
-
-def _ends_in(window: str) -> list[int]:
-    ends = {
-        int(boundary["end_index"]) for boundary in sentencex.get_sentence_boundaries("en", window)
-    }
-    return sorted(end for end in ends | {len(window)} if 0 < end <= len(window))
 
 
 def _window_end(text: str, start: int, size: int) -> int:
@@ -304,7 +152,7 @@ def fits(text: str, max_tokens: int, rows: RowSize | None = None) -> bool:
     if tokens.min_weight(len(text)) > max_tokens or tokens.weigh(text) > max_tokens:
         return False
     budget = TextBudget(max_tokens, rows)
-    return rows is None or _weigher(text, Outline(text), budget)(0, len(text)) <= max_tokens
+    return rows is None or _weigher(text, outline_of(text), budget)(0, len(text)) <= max_tokens
 
 
 def halfway(text: str) -> int | None:
@@ -317,7 +165,7 @@ def halfway(text: str) -> int | None:
     first = len(text) - len(text.lstrip())
     middle, quarter = (first + last) // 2, (last - first) // 4
     parts = [len(text)]
-    for splitter in _splitters(text, Outline(text)):
+    for splitter in _splitters(text, outline_of(text)):
         parts = [
             end
             for start, stop in itertools.pairwise([0, *parts])
@@ -347,10 +195,8 @@ def _pieces_of_windows(text: str, budget: TextBudget) -> Iterator[tuple[int, flo
     while start < len(text):
         stop = _window_end(text, start, _OUTLINED_CHARACTERS)
         window = text[start:stop]
-        outline = Outline(window)
-        splitters = _splitters(window, outline)
-        weigh = _weigher(window, outline, budget)
-        length = len(window)
+        outline, length = outline_of(window), len(window)
+        splitters, weigh = _splitters(window, outline), _weigher(window, outline, budget)
         if stop < len(text):
             ends = splitters[0](0, length).ends
             length = next((end for end in reversed(ends) if 2 * end > length > end), length)
@@ -386,10 +232,7 @@ def _pieces(
 def _pack(
     text: str, pieces: Iterator[tuple[int, float]], left: float, max_tokens: int
 ) -> list[int]:
-    """Join pieces into chunks within the budget; return their ends.
-
-    The target is a share of `left`, so that the last chunk is not short.
-    """
+    """Join pieces to chunks; the target is a share of `left`, so that the last one is not short."""
     target = _share(left, max_tokens)
     ends: list[int] = []
     filled = 0.0

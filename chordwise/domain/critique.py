@@ -27,10 +27,7 @@ _OF_ALL = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Critique:
-    """The result of the critique of an answer, and why it was kept nevertheless (`reason`).
-
-    `violations` are the objections: principle, path and problem.
-    """
+    """The result of a critique: objections with principle, path and problem; why it was kept."""
 
     outcome: CritiqueOutcome
     principles: tuple[str, ...]
@@ -66,11 +63,11 @@ class Examination(AnalysisDefinition):
         )
         return schemas.closed({"violations": schemas.array(violation, at_most=MAX_VIOLATIONS)})
 
-    def confidence(self, answer: JsonObject) -> float:  # noqa: ARG002 - a critique claims none
+    def confidence(self, answer: JsonObject) -> float:
         """Return 1, so that no critique is repeated because of low confidence."""
         return 1.0
 
-    def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
+    def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:
         """Concatenate the violations, up to the limit."""
         violations: list[JsonValue] = [item for answer in answers for item in violations_in(answer)]
         return {"violations": violations[:MAX_VIOLATIONS]}
@@ -114,25 +111,23 @@ def objection_to(revised: Answer, original: Answer, task: AnalysisTask) -> str:
     share = grounding.grounded_share(revised.output)
     if share < grounding.grounded_share(original.output):
         return "The revision is grounded less well."
-    if _grounded(original.output) and not _grounded(revised.output):
+    if _is_grounded(original.output) and not _is_grounded(revised.output):
         return "The revision has lost its evidence."
     analysis = analysis_for(task.analysis_type)
     rows, kept = (analysis.row_counts([a.output], task.options) for a in (original, revised))
     lost = missing_rows.losses(missing_rows.compare(rows, kept))
-    spare = [_ungrounded(answer) + _repeated(answer, task) for answer in (original, revised)]
-    if sum(row_list.expected - row_list.kept for row_list in lost) > spare[0] - spare[1]:
+    spare = _spare_rows(original.output, task) - _spare_rows(revised.output, task)
+    if sum(row_list.expected - row_list.kept for row_list in lost) > spare:
         return " ".join(["The revision has lost rows.", *missing_rows.sentences(lost)])
     return ""
 
 
-def _repeated(answer: Answer, task: AnalysisTask) -> int:
+def _is_grounded(output: JsonObject) -> bool:
+    return any(item.get("grounded") is True for item in grounding.quotes(output))
+
+
+def _spare_rows(output: JsonObject, task: AnalysisTask) -> int:
+    """Return how many quotes are not grounded, and how many rows repeat others."""
+    ungrounded = sum(item.get("grounded") is not True for item in grounding.quotes(output))
     schema = task.options.schema
-    return sum(schema_data.repetitions(answer.output, schema).values()) if schema else 0
-
-
-def _ungrounded(answer: Answer) -> int:
-    return len(grounding.quotes(answer.output)) - _grounded(answer.output)
-
-
-def _grounded(output: JsonObject) -> int:
-    return sum(item.get("grounded") is True for item in grounding.quotes(output))
+    return ungrounded + (sum(schema_data.repetitions(output, schema).values()) if schema else 0)

@@ -96,15 +96,9 @@ def flags(
         ),
         _encoded(content, small),
         _hidden(content, unseen, unseen_at),
-        (
-            Flag(kind=FlagKind.HIDDEN_TEXT, start_char=0, end_char=0, excerpt=_shortened(passage))
-            for passage in left_out
-        ),
+        map(_outside, left_out),
         (_of_run(at, run) for at, run in removed),
-        (
-            _flag(content, FlagKind.ILLEGIBLE, *match.span())
-            for match in _ILLEGIBLE.finditer(content)
-        ),
+        (_flag(content, FlagKind.ILLEGIBLE, *one.span()) for one in _ILLEGIBLE.finditer(content)),
     )
     return tuple(sorted(flag for group in kinds for flag in islice(group, MAX_FLAGS_OF_KIND)))
 
@@ -150,13 +144,13 @@ _Cue: TypeAlias = tuple[tuple[str, ...], re.Pattern[str]]
 _MACHINE = (
     r"(?:chat ?gpt|gpt-?\d\w*|llms?|claude|gemini|copilot|(?:large )?language models?"
     r"|a\.?i\.?(?: (?:language )?(?:models?|assistants?|agents?|systems?|reviewers?|readers?))?"
-    r"|(?:virtual |digital )assistants?|(?:chat ?)?bots?"
+    r"|(?:virtual |digital )assistants?|(?:chat ?)?bots?|summari[sz]ers?"
     r"|automated (?:readers?|reviewers?|systems?|processing|extraction))"
 )
 _MODEL = rf"(?:{_MACHINE}|assistants?)"
 _MODEL_WORDS = (
     *("gpt", "chatgpt", "llm", "claude", "gemini", "copilot", "language model"),
-    *("bot", "chatbot", "assistant"),
+    *("bot", "chatbot", "assistant", "summarizer", "summariser"),
     *("automated ", "ai ", "ai,", "ai.", "ai:", "ai\n", "a.i."),
 )
 _FOREIGN_MODEL_WORDS = (
@@ -192,6 +186,9 @@ _ORDERS = {
         r"(?:[\w’']+,?\s+){0,5}?(?:anweisung|instruktion|vorgabe|was vorher|bisherige|consignes"
         r"|instructions\b|instruc(?:ciones|[õo]es)|istruzioni|lo anterior\b)"
     ),
+    ("讲一", "写一", "编一", "说一"): (
+        r"(?:^|(?<=[.!?\u3002\uff01\uff1f]) ?)(?:请|帮我|给我)?[讲写编说]一[个首篇段则句]"
+    ),
     ("忽略", "忘记", "无视"): r"(?:忽略|忘记|无视)[^\n。]{0,12}(?:指令|指示|说明|内容)",
     ("игнорируй",): r"\bигнорируй\w*\s+(?:\w+\s+){0,4}(?:инструкци|указани)",  # noqa: RUF001 - Russian
     # The addressee.
@@ -214,13 +211,27 @@ _ORDERS = {
         r"(?: la| das| die| el| le)?(?: (?:l['’])?|l['’])(?:ki|ia|sprachmodelle?"
         r"|modèles? de langage"
         r"|modelos? de (?:lenguaje|linguagem)|modell[oi] linguistic[oi]) ?[:,]"
-        r"|(?:^|[\u3002\uff01\uff1f])[^\n\u3002\uff1a\uff0c]{0,8}"
+        r"|(?:^|[\u3002\uff01\uff1f]|[.!?] )[^\n\u3002\uff1a\uff0c]{0,8}"
         r"(?:人工智能|语言模型|ai助手)[^\n\u3002\uff1a\uff0c]{0,8}[\uff1a\uff0c]"
     ),
-    ("summar", "extract", "analy", "process", "read", "asked", "appears", "from now on"): (
+    (
+        "summar",
+        "extract",
+        "analy",
+        "process",
+        "read",
+        "asked",
+        "appears",
+        "occurs",
+        "the word",
+        "the phrase",
+        "from now on",
+    ): (
         r"\b(?:when(?:ever)?|if|before|whoever|anyone)(?: \w+){0,2} (?:summari[sz]|extract"
         r"|analy[sz]|process|read|asked|see|appear)\w*\b[^.\n]{0,60}?(?:,| must| should) "
         rf"{_ALWAYS}(?:answer|respond|reply|output|return|report|say|print)\b"
+        r"|\b(?:if|when(?:ever)?|(?:each|every) time) the (?:word|phrase)s? [^.\n]{1,40}? "
+        rf"(?:appears?|occurs?|is (?:mentioned|used))[^.\n]{{0,20}}?, {_ALWAYS}{_ANSWER}\b"
         rf"|{_START}from now on,? (?:you (?:are|must|will|should)|{_ALWAYS}(?:{_ANSWER}|act"
         r"|speak)|when(?:ever)? you\b)"
     ),
@@ -243,6 +254,9 @@ _ORDERS = {
         r"(?:answer|response|reply|output|summary|json)\b"
         r"|\bin your (?:\w+ )?(?:answer|response|reply|output|summary|json),"
         rf" {_ALWAYS}(?:{_ANSWER}|put|set|use|leave|mention|include|add)\b"
+        r"|\byour (?:\w+ )?(?:answer|response|reply|output|summary) (?:must|should|has to|needs to)"
+        rf" (?:only |always )?(?:be (?:written |given )?in {assistant_requests.LANGUAGE}"
+        r"|contain only|consist (?:only )?of|(?:begin|start|end) with)\b"
     ),
     ("regardless", "no matter", "instead of"): (
         rf"{_START}(?:regardless of|no matter|instead of) [^.\n,]{{3,60}}, "
@@ -455,8 +469,12 @@ def _hidden(content: str, unseen: Sequence[str], unseen_at: Sequence[int]) -> It
             end = start + len(passage)
             yield _flag(content, FlagKind.HIDDEN_TEXT, start, end)
         elif passage:
-            kind = FlagKind.HIDDEN_TEXT
-            yield Flag(kind=kind, start_char=0, end_char=0, excerpt=_shortened(passage))
+            yield _outside(passage)
+
+
+def _outside(passage: str) -> Flag:
+    excerpt = _shortened(passage)
+    return Flag(kind=FlagKind.HIDDEN_TEXT, start_char=0, end_char=0, excerpt=excerpt)
 
 
 # The mark that the prompt of a transcription asks for.

@@ -28,19 +28,13 @@ class Interval:
 
     def __add__(self, other: Interval) -> Interval:
         """Add the bounds, as if both errors had the same direction, which is conservative."""
-        return Interval(
-            low=self.low + other.low,
-            typical=self.typical + other.typical,
-            high=self.high + other.high,
-        )
+        low, high = self.low + other.low, self.high + other.high
+        return Interval(low=low, typical=self.typical + other.typical, high=high)
 
     def multiplied_by(self, other: Interval) -> Interval:
         """Return the product of a count and the interval of each counted item."""
-        return Interval(
-            low=self.low * other.low,
-            typical=self.typical * other.typical,
-            high=self.high * other.high,
-        )
+        low, high = self.low * other.low, self.high * other.high
+        return Interval(low=low, typical=self.typical * other.typical, high=high)
 
     def times(self, factor: float) -> Interval:
         """Return the interval multiplied by a factor."""
@@ -48,18 +42,14 @@ class Interval:
 
 
 NOTHING = Interval(low=0, typical=0, high=0)
-
-
 ASSUMED_REPEATS = Interval(low=0, typical=0.03, high=0.2)
 """The share of questions that are repeated, without observations."""
-
-
 ASSUMED_REVISIONS = Interval(low=0, typical=0.25, high=1)
 """The assumed share of answers with an objection, which are revised."""
 ASSUMED_CRITIQUE = Interval(low=10, typical=60, high=500)
 """The length of a critique in tokens; most of them find nothing."""
-
-
+ASSUMED_FIELD = Interval(low=6, typical=18, high=54)
+"""The length of a field of a wide schema in tokens: from null to a value with its quote."""
 ASSUMED_PAGE = Interval(low=100, typical=500, high=1_200)
 """The length of the text of a scanned page in tokens."""
 ASSUMED_PICTURE = Interval(low=0.5, typical=1, high=2)
@@ -85,9 +75,8 @@ def predicted(observed: Sequence[float], count: int) -> Interval:
     if not count:
         return NOTHING
     width = _quantile(len(observed) - 1) * deviation * math.sqrt(1 / count + 1 / len(observed))
-    return Interval(low=max(min(observed), mean - width), typical=mean, high=mean + width).times(
-        count
-    )
+    one = Interval(low=max(min(observed), mean - width), typical=mean, high=mean + width)
+    return one.times(count)
 
 
 def repeats(questions: int, repeated: int) -> Interval:

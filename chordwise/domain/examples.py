@@ -67,16 +67,18 @@ def problem(example: Example, options: AnalysisOptions) -> str:
     return "" if share == 1 else "a quote of its answer is not in its text"
 
 
-def in_prompt(examples: Sequence[Example], mark: str = "") -> str:
+def in_prompt(examples: Sequence[Example], options: AnalysisOptions, mark: str = "") -> str:
     """Return examples as a part of a prompt, with an introduction; empty if there are none.
 
-    If a mark is given, each text is enclosed by two lines with it; no text may contain the mark.
+    The answers have the form that these options ask for. If a mark is given, each text is enclosed
+    by two lines with it; no text may contain the mark.
     """
     if not examples:
         return ""
     parts = [f"{_INTRODUCTION} {_MARKED.replace('$mark', mark)}" if mark else _INTRODUCTION]
     for number, example in enumerate(examples, start=1):
-        answer = json.dumps(example.answer, ensure_ascii=False)
+        counted = analysis_for(example.analysis_type).with_counts(example.answer, options)
+        answer = json.dumps(counted, ensure_ascii=False)
         text = f"{mark}\n{example.text}\n{mark}" if mark else example.text
         parts.append(f"Example {number}, the text:\n{text}")
         parts.append(f"Example {number}, the answer:\n{answer}")

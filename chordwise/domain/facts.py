@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 
 from chordwise.domain import json_values, value_in_quote
@@ -22,13 +23,10 @@ class Fact:
     """A value of an output, with its evidence, if any.
 
     `path` is a JSON Pointer into the output. `item` is what was asked for, or the names on the path
-    joined by dots, such as `line_items.amount`. `value` is `None` if the document was searched for
-    it in vain. In a list, `parent` is the path of the list element (an object) with the value.
-    `number`, `currency`, `unit` and `date` are the typed final value (see `typed_values`).
-    `scale` is the factor that the text states apart from the digits, as in “in millions”; `number`
-    includes it. `mentions` counts how often chunks have it. `confidence` is 0 to 1.
-    `value_in_quote` is `None` if that was not checked. `doubts` are the reasons to check the value,
-    `None` without any.
+    joined by dots, such as `line_items.amount`. `value` is `None` if it was searched for in vain.
+    `parent` is the path of the list element (an object) with the value. `number` to `date` are the
+    typed final value (see `typed_values`); `number` includes the `scale` of a caption, such as “in
+    millions”. `mentions` counts how often chunks have it. `confidence` is 0 to 1.
     """
 
     path: str
@@ -108,16 +106,7 @@ def scalar_fact(place: ValuePosition, value: JsonValue) -> Fact:
 
 def typed_fact(fact: Fact, value: JsonValue) -> Fact:
     """Return a fact with a value and its typed form as a number or a date."""
-    parsed = typed(value)
-    return replace(
-        fact,
-        value=text_of(value),
-        number=parsed.number,
-        currency=parsed.currency,
-        unit=parsed.unit,
-        scale=parsed.scale,
-        date=parsed.date,
-    )
+    return replace(fact, value=text_of(value), **asdict(typed(value)))
 
 
 def leaves(value: JsonValue, place: ValuePosition) -> Iterator[tuple[ValuePosition, JsonValue]]:
@@ -147,7 +136,7 @@ def _facts(value: JsonValue, place: ValuePosition, analysis: AnalysisDefinition)
 
 def _finding(value: JsonObject, place: ValuePosition, analysis: AnalysisDefinition) -> Fact:
     texts = (json_values.text(value.get(name)) for name in analysis.principal_fields)
-    fact = scalar_fact(place, next((text for text in texts if text), None))
+    fact = scalar_fact(place, next(filter(None, texts), None))
     if item := json_values.text(value.get("item")):
         fact = replace(fact, item=item, row_index=None)
     score = json_values.number(value.get("score"))
@@ -157,10 +146,10 @@ def _finding(value: JsonObject, place: ValuePosition, analysis: AnalysisDefiniti
 
 
 def _of_data(output: JsonObject, analysis: AnalysisDefinition) -> Iterator[Fact]:
-    evidence: dict[str, list[JsonObject]] = {}
+    evidence: dict[str, list[JsonObject]] = defaultdict(list)
     listed = json_values.objects(output.get(_EVIDENCE))
     for entry in listed:
-        evidence.setdefault(json_values.text(entry.get("path")), []).append(entry)
+        evidence[json_values.text(entry.get("path"))].append(entry)
     used: set[str] = set()
     for place, value in leaves(output[USER_DATA], DATA):
         fact = scalar_fact(place, value)

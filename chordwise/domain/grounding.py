@@ -36,6 +36,8 @@ _PARTED = re.compile(r"-[ \t]*+\n")
 # For a long quote in a text that repeats it everywhere, the first places are sufficient.
 _MAX_COMPARED_CHARACTERS = 10_000_000
 _MAX_MENTIONS = 10_000
+_CLOSE_MARK = re.compile(r"([,;:])(?<=([^\W\d_])[,;:])(?=([^\W\d_]))")
+_SPACED_MARK = re.compile(r"([^\W\d_])([,;:])\s+(?=([^\W\d_]))")
 _FRAME = " \t\n\"'.…,;:()[]<>"
 # A superscript or a fraction differs from the digit it decomposes to; a ligature is its letters.
 _SAME_LETTERS = ("<compat>", "<wide>", "<narrow>", "<noBreak>")
@@ -93,14 +95,18 @@ class Source:
         Whole words take precedence over parts of words, and a part of a number is never found. A
         quote with an ellipsis spans everything from its first part to its last.
         """
-        if spans := self.known.get(quote):
-            yield from spans
+        if known := self.known.get(quote):
+            yield from known
             return
         for how, places in self._ways(quote):
-            spans_found = (self._span(place, how) for place in places)
-            if first := next(spans_found, None):
+            spans = (
+                Span(start_char=start + self.offset, end_char=end + self.offset, grounding=how)
+                for start, end in places
+                if not _leaves_negation(self.text, start, end)
+            )
+            if first := next(spans, None):
                 yield first
-                yield from spans_found
+                yield from spans
                 return
 
     def _ways(self, quote: str) -> Iterator[tuple[Grounding, Iterator[Place]]]:
@@ -108,8 +114,9 @@ class Source:
         if not quote.strip():
             return
         yield Grounding.EXACT, whole_words(self.text, _occurrences(quote, self.text))
-        if not self._may_hold(quote):
-            return
+        folded = "" if "&" in quote else self._plainly_folded
+        if folded and not all(word in folded for word in _PLAIN_WORD.findall(_fold(quote))):
+            return  # most quotes that a model made up
         for reading in self._readings:
             for places in reading.find(quote):
                 yield Grounding.NORMALIZED, places
@@ -120,20 +127,11 @@ class Source:
         """Return the text of a span in the source."""
         return self.text[span.start_char - self.offset : span.end_char - self.offset]
 
-    def _may_hold(self, quote: str) -> bool:
-        """Exclude, by a fast check of the words, most quotes that a model made up."""
-        folded = "" if "&" in quote else self._plainly_folded
-        return not folded or all(word in folded for word in _PLAIN_WORD.findall(_fold(quote)))
-
     @cached_property
     def _plainly_folded(self) -> str:
         """The folded text; empty if its words may contain accents, entities or hyphens."""
         is_plain = self.text.isascii() and "&" not in self.text
         return "" if not is_plain or _PARTED.search(self.text) else _fold(self.text)
-
-    def _span(self, place: Place, grounding: Grounding) -> Span:
-        start, end = (position + self.offset for position in place)
-        return Span(start_char=start, end_char=end, grounding=grounding)
 
     @property
     def _readings(self) -> Iterator[_Reading]:
@@ -166,8 +164,8 @@ class _Reading:
 
     def find(self, quote: str) -> Iterator[Iterator[Place]]:
         for spelling in self._spellings(quote):
-            for places in (self._folded_places, self._decomposed_places):
-                yield self._origins_of(places(spelling))
+            yield self._origins_of(self._folded_words.places(_fold(spelling)))
+            yield self._origins_of(self._decomposed_places(spelling))
 
     def find_joined(self, parts: Sequence[str]) -> Iterator[Place]:
         """Yield the spans from the first to the last part, for parts that follow each other."""
@@ -217,10 +215,20 @@ class _Reading:
 
     def _spellings(self, quote: str) -> Iterable[str]:
         plain = layout.without_markup(quote).text.replace(" | ", " ")
-        return dict.fromkeys((quote, plain, layout.respelled(plain, self._plain)))
+        spellings = [quote, plain, layout.respelled(plain, self._plain)]
+        if "," in plain or ";" in plain or ":" in plain:
+            spellings.append(_CLOSE_MARK.sub(r"\1 ", plain))
+            if self._close_marks:
+                spellings.append(_SPACED_MARK.sub(self._closed, plain))
+        return dict.fromkeys(spellings)
 
-    def _folded_places(self, quote: str) -> Iterator[Place]:
-        return self._folded_words.places(_fold(quote))
+    def _closed(self, match: re.Match[str]) -> str:
+        is_close = (match[2], match[1], match[3]) in self._close_marks
+        return f"{match[1]}{match[2]}" if is_close else match[0]
+
+    @cached_property
+    def _close_marks(self) -> frozenset[tuple[str, ...]]:
+        return frozenset(_CLOSE_MARK.findall(self.text))
 
     def _decomposed_places(self, quote: str) -> Iterator[Place]:
         places = self._decomposed_words.places(_decompose(_fold(quote)))
@@ -248,16 +256,20 @@ class _Reading:
 
     @cached_property
     def _decomposed_origins(self) -> Sequence[int]:
-        lengths = {char: 1 if char.isascii() else len(_parts(char)) for char in set(self._folded)}
-        places = ([index] * lengths[char] for index, char in enumerate(self._folded))
-        return [*itertools.chain.from_iterable(places), len(self._folded)]
+        sizes = {char: len(_parts(char)) for char in set(self._folded) if not char.isascii()}
+        resized = {char for char, size in sizes.items() if size != 1}
+        origins, following = array("q"), 0
+        for place, char in enumerate(self._folded) if resized else ():
+            if char in resized:
+                origins.extend(range(following, place))
+                origins.extend([place] * sizes[char])
+                following = place + 1
+        origins.extend(range(following, len(self._folded) + 1))
+        return origins
 
 
 class _Words:
-    """The words of a text, joined by single blanks, for matching the words of a quote.
-
-    A pattern with arbitrary white space would take time in the product of both lengths.
-    """
+    """The words of a text joined by blanks: a pattern with any white space takes quadratic time."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -291,6 +303,8 @@ _ELLIPSIS = re.compile(
 _MAX_PARTS = 12
 _MIN_WORDS, _MIN_LETTERS = 3, 10
 _SPACELESS = "\u0e00"
+_SYLLABIC = "\u0900"
+"""From Devanagari on, the letters of scripts without case are syllables or words."""
 _MAX_LEFT_OUT, _MAX_LEFT_OUT_OF_REPEATED = 1_000, 200
 _FEWEST_REPETITIONS, _NEAR = 2, 0.1
 _MAX_PLACES_OF_PART = 2_000
@@ -298,22 +312,22 @@ _MAX_PLACES_OF_PART = 2_000
 _MAX_GAPS = 20_000
 _SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*+\s++(?=[\"'“‘(\[]?[A-Z])|[\u3002\uff01\uff1f\u0964]")
 _SHORTEST_WORD, _LONGEST_WORD = 3, 20
+_LONGEST_BRACKET = 500
 
 
 def _parts_of(quote: str) -> list[str]:
     """Return the parts of a quote between its ellipses; empty if one could match by chance."""
-    parts = [part.strip(_FRAME) for part in _ELLIPSIS.split(quote)]
-    parts = [part for part in parts if part]
+    parts = list(filter(None, (part.strip(_FRAME) for part in _ELLIPSIS.split(quote))))
     is_long = 1 < len(parts) <= _MAX_PARTS and all(map(_is_telling, parts))
     return parts if is_long else []
 
 
 def _is_telling(part: str) -> bool:
-    """Return whether a part has enough words and letters; an ideograph counts as two letters."""
+    """Return whether a part has enough words and letters; a syllable counts as two letters."""
     letters = [char for char in part if char.isalnum()]
-    spaceless = sum(map(_is_spaceless, letters))
-    is_long = len(letters) + spaceless >= _MIN_LETTERS
-    return is_long and (spaceless > 0 or len(part.split()) >= _MIN_WORDS)
+    syllables = sum(char >= _SYLLABIC and char.lower() == char.upper() for char in letters)
+    is_long = len(letters) + syllables >= _MIN_LETTERS
+    return is_long and (any(map(_is_spaceless, letters)) or len(part.split()) >= _MIN_WORDS)
 
 
 def _is_spaceless(char: str) -> bool:
@@ -331,6 +345,17 @@ def _may_be_left_out(text: str, start: int, end: int) -> bool:
     cut = [(start, ends[0][0]), (ends[-1][1], end)] if ends else [(start, end)]
     plain = (layout.without_insertions(text[slice(*place)]).text for place in cut)
     return not any(denies(_decompose(_fold(part))) for part in plain)
+
+
+def _leaves_negation(text: str, start: int, end: int) -> bool:
+    """Return whether a place begins inside brackets, after a negation, and goes beyond them."""
+    close = text.find(")", start, end)
+    if close < 0 or text.find("(", start, close) >= 0:
+        return False
+    first = max(0, start - _LONGEST_BRACKET)
+    opened = text.rfind("(", first, start)
+    is_inside = opened > text.rfind(")", first, start)
+    return is_inside and denies(_decompose(_fold(text[opened:start])))
 
 
 def _ends_sentence(text: str, index: int) -> bool:
@@ -387,8 +412,7 @@ def ground(answer: JsonObject, source: Source) -> JsonObject:
         quote, mention = json_values.text(finding["quote"]), next(meant)
         if mention is not None:
             return finding | _grounded_item(quote, spans[quote][mention], source)
-        span = source.header.locate(quote) if source.header else None
-        if span is not None and source.header is not None:
+        if source.header and (span := source.header.locate(quote)):
             return finding | _grounded_item(quote, span, source.header)
         grounded, how = (False, Grounding.NONE.value) if finding["quote"] else (None, None)
         nowhere: JsonObject = {"start_char": None, "end_char": None}
@@ -399,14 +423,14 @@ def ground(answer: JsonObject, source: Source) -> JsonObject:
 
 def regrounded(answer: JsonObject, source: Source) -> JsonObject:
     """Return an answer about a part of the source with its other quotes located in the source."""
-    lost: list[JsonValue] = [
-        finding for finding in json_values.findings(answer) if finding.get("grounded") is False
-    ]
-    if not lost:
-        return answer
+
+    def is_lost(finding: JsonObject) -> bool:
+        return finding.get("grounded") is False
+
+    lost: list[JsonValue] = [*filter(is_lost, json_values.findings(answer))]
     located = iter(json_values.objects(ground({"evidence": lost}, source)["evidence"]))
     return json_values.with_findings(
-        answer, lambda finding: next(located) if finding.get("grounded") is False else finding
+        answer, lambda finding: next(located) if is_lost(finding) else finding
     )
 
 
@@ -428,9 +452,7 @@ def quotes(value: JsonValue) -> list[JsonObject]:
 def grounded_share(answer: JsonObject) -> float:
     """Return the share of grounded quotes, 0 to 1; 1 if there are no quotes."""
     items = quotes(answer)
-    if not items:
-        return 1.0
-    return sum(item.get("grounded") is True for item in items) / len(items)
+    return sum(item.get("grounded") is True for item in items) / len(items) if items else 1.0
 
 
 def spans_by_quote(answers: tuple[JsonObject, ...]) -> dict[str, list[Span]]:
@@ -458,14 +480,14 @@ def without_spans(answer: JsonObject) -> JsonObject:
 
 def differences(before: JsonObject, after: JsonObject) -> list[str]:
     """Return the paths at which two answers differ, except in the places of their quotes."""
-    old, new = (dict(json_values.walk(without_spans(answer))) for answer in (before, after))
-    return [
-        path or "/" for path in {**old, **new} if _scalar(old.get(path)) != _scalar(new.get(path))
-    ]
-
-
-def _scalar(value: JsonValue) -> JsonValue:
-    return type(value).__name__ if isinstance(value, dict | list) else value
+    old, new = (
+        {
+            path: type(value).__name__ if isinstance(value, dict | list) else value
+            for path, value in json_values.walk(without_spans(answer))
+        }
+        for answer in (before, after)
+    )
+    return [path or "/" for path in {**old, **new} if old.get(path) != new.get(path)]
 
 
 _ACCENTS = ("\u0300", "\u036f")
@@ -506,10 +528,7 @@ def whole_words(text: str, places: Iterable[Place]) -> Iterator[Place]:
 
 
 def is_inside_number(text: str, place: int) -> bool:
-    """Return whether a cut here would split a number.
-
-    In a CSV record a comma separates numbers: there is another comma nearby without a blank.
-    """
+    """Return whether a cut here splits a number, and not two numbers of a CSV record."""
     first = max(0, place - _WINDOW_CHARACTERS)
     window = text[first : place + _WINDOW_CHARACTERS]
     run = next((run for run in _DIGITS.finditer(window) if run.end() > place - first), None)
@@ -525,14 +544,9 @@ def _is_comma_alone(beside: str) -> bool:
 
 
 def _cuts_word(text: str, start: int, end: int) -> bool:
-    """Return whether a place begins or ends inside a number, or a word of a script with spaces."""
-    return (
-        _cuts_number(text, start, end)
-        or _cuts_accent(text, end)
-        or any(
-            _joins_letters(text, place) and not _is_spaceless(text[place]) for place in (start, end)
-        )
-    )
+    inside = (place for place in (start, end) if _joins_letters(text, place))
+    is_within = any(not _is_spaceless(text[place]) for place in inside)
+    return is_within or _cuts_number(text, start, end) or _cuts_accent(text, end)
 
 
 def _joins_letters(text: str, place: int) -> bool:

@@ -44,10 +44,8 @@ def names_like(name: str) -> Iterator[str]:
 
 def profile_of(folder: PurePath, bindings: Mapping[PurePath, str]) -> str:
     """Return the profile of the deepest bound folder that contains `folder`; empty if none does."""
-    for candidate in (folder, *folder.parents):
-        if candidate in bindings:
-            return bindings[candidate]
-    return ""
+    upward = (folder, *folder.parents)
+    return next((bindings[candidate] for candidate in upward if candidate in bindings), "")
 
 
 def is_inside(relative: PurePath) -> bool:
@@ -124,8 +122,7 @@ class Sightings:
 
     def restart_quiet_period(self, path: PurePath, now: float) -> None:
         """Restart the quiet period of a file."""
-        known = self._seen.get(path)
-        if known is not None:
+        if known := self._seen.get(path):
             self._seen[path] = Sighting(path=path, prints=known.prints, quiet_since=now)
 
     def forget(self, path: PurePath) -> None:
@@ -135,7 +132,5 @@ class Sightings:
     def complete_files(self, now: float) -> list[Sighting]:
         """Return the files that have been quiet for long enough, the oldest first."""
         until = now - self._quiet_seconds
-        return sorted(
-            (sighting for sighting in self._seen.values() if sighting.quiet_since <= until),
-            key=lambda sighting: sighting.age,
-        )
+        quiet = (sighting for sighting in self._seen.values() if sighting.quiet_since <= until)
+        return sorted(quiet, key=lambda sighting: sighting.age)

@@ -29,11 +29,13 @@ class ColumnKind(StrEnum):
     JSON = "json"
     LABEL = "label"
     SCORE = "score"
+    ENTITY = "entity"
+    ENTITIES = "entities"
 
     @property
     def is_list(self) -> bool:
         """Whether the column holds several values."""
-        return self in (ColumnKind.TEXTS, ColumnKind.NUMBERS, ColumnKind.DATES)
+        return self in (self.TEXTS, self.NUMBERS, self.DATES, self.ENTITIES)
 
 
 DEFAULT_ITEMS = ("people", "organizations", "dates", "amounts of money", "places")
@@ -202,8 +204,10 @@ _CUES: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = tuple(
         ),
         r"effective|start date|commence": r"\beffective\b|\bcommenc|\bshall\s+begin\b",
         r"expir|\bends?\b|terminat\w+ date|until": (
-            r"\b(?:shall|will)\s+(?:expire|terminate|continue|remain)|\bexpir(?:es?|ation)\b"
-            r"|\bterm\s+of\s+this\b|\buntil\b"
+            r"^(?!.{0,400}\b(?:after|following|prior)\b.{0,40}?\b(?:terminat|expir)).{0,400}?"
+            r"(?:\b(?:agreement|term|attachment|contract)\b.{0,60}?\b(?:shall|will|is|be)\b.{0,100}?"
+            r"\b(?:(?:for|of)\s+(?:an?\s+)?(?:initial\s+)?(?:period|term)\b|until\b|years?\b"
+            r"|(?:expir|conclud|end)(?:es?|ing|s)?\s+(?:on|upon)\b)|\bexpir(?:es?|ation\s+date)\b)"
         ),
         r"\bpart(?:y|ies)\b|between whom": r"\bbetween\b|\bby\s+and\s+among\b",
         r"governing law|applicable law|jurisdiction|which law": (

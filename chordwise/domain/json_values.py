@@ -26,16 +26,12 @@ USER_DATA = "data"
 
 def objects(value: JsonValue) -> list[JsonObject]:
     """Return the objects in a list; empty for any other value."""
-    if not isinstance(value, list):
-        return []
-    return [item for item in value if isinstance(item, dict)]
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def strings(value: JsonValue) -> list[str]:
     """Return the strings in a list; empty for any other value."""
-    if not isinstance(value, list):
-        return []
-    return [item for item in value if isinstance(item, str)]
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
 def listed(value: JsonValue) -> list[JsonValue]:
@@ -45,9 +41,8 @@ def listed(value: JsonValue) -> list[JsonValue]:
 
 def texts(value: JsonValue) -> dict[str, str]:
     """Return the string members of an object; empty for any other value."""
-    if not isinstance(value, dict):
-        return {}
-    return {name: item for name, item in value.items() if isinstance(item, str)}
+    members = value.items() if isinstance(value, dict) else ()
+    return {name: item for name, item in members if isinstance(item, str)}
 
 
 def text(value: JsonValue) -> str:
@@ -74,8 +69,7 @@ def fits_float(number: float) -> bool:
 
 def pointer(path: str, step: str | int) -> str:
     """Extend a JSON Pointer by one step (RFC 6901: `~` and `/` are escaped)."""
-    escaped = str(step).replace("~", "~0").replace("/", "~1")
-    return f"{path}/{escaped}"
+    return f"{path}/{str(step).replace('~', '~0').replace('/', '~1')}"
 
 
 def steps(path: str) -> list[str]:
@@ -219,8 +213,8 @@ def as_json(value: object) -> JsonValue:
 
 def _composed(value: object) -> JsonValue:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [field.name for field in dataclasses.fields(value)]
-        return {name: as_json(getattr(value, name)) for name in fields}
+        names = (field.name for field in dataclasses.fields(value))
+        return {name: as_json(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
         return {str(name): as_json(member) for name, member in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, PurePath):

@@ -11,7 +11,7 @@ import itertools
 import re
 from array import array
 from bisect import bisect_left, bisect_right
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -79,10 +79,7 @@ def without_markup(text: str) -> Plain:
 
 
 def without_insertions(text: str) -> Plain:
-    """Return a text without markup, and without insertions in its sentences.
-
-    Insertions are footnote marks, link targets, and the furniture between two pages.
-    """
+    """Return a text without markup, footnote marks, link targets, and page furniture."""
     plain = Plain(text)
     insertions = (match.span() for match in _beginning_with(_SIGN_OF_INSERTION, _INSERTION, text))
     cuts = [*_mail_prefixes(text), *insertions, *_Pages(text).furniture()]
@@ -251,7 +248,6 @@ class _Pages:
         self._lines = [match.span() for match in _LINE.finditer(text)]
 
     def furniture(self) -> Iterator[Place]:
-        """Yield the spans of the lines and numbers to remove."""
         for above, below in self._breaks:
             gone = list(itertools.takewhile(self._is_furniture, above))
             gone_below = itertools.takewhile(self._is_furniture, below)
@@ -279,13 +275,11 @@ class _Pages:
 
     @cached_property
     def _gaps(self) -> list[int]:
-        between = (
-            self._text[above[1] : below[0]] for above, below in itertools.pairwise(self._lines)
-        )
         return [
             number
-            for number, gap in enumerate(between)
-            if gap.count("\n") >= _LINES_OF_A_BREAK or "\f" in gap
+            for number, ((_, end), (start, _)) in enumerate(itertools.pairwise(self._lines))
+            if self._text.count("\n", end, start) >= _LINES_OF_A_BREAK
+            or self._text.find("\f", end, start) >= 0
         ]
 
     @cached_property
@@ -301,12 +295,10 @@ class _Pages:
         return self._text[slice(*self._lines[number])]
 
     def _parts_word(self, number: int) -> bool:
-        beside = 0 < number < len(self._lines) - 1
-        return (
-            beside
-            and _PARTED.search(self._line(number - 1)) is not None
-            and self._line(number + 1)[0].islower()
-        )
+        if not 0 < number < len(self._lines) - 1:
+            return False
+        before, after = self._line(number - 1), self._line(number + 1)
+        return after[0].islower() and _PARTED.search(before) is not None
 
     def _is_furniture(self, number: int) -> bool:
         return number in self._page_numbers or self._repeated[self._masked(number)] > 1
@@ -340,9 +332,8 @@ class _Pages:
 
     def _has(self, page: int, place: int, steps: int) -> bool:
         places = self._places.get(page, [])
-        near = place + steps * _PAGE_CHARACTERS[0], place + steps * _PAGE_CHARACTERS[-1]
-        first = bisect_left(places, min(near))
-        return first < len(places) and places[first] <= max(near)
+        near = sorted(place + steps * size for size in (_PAGE_CHARACTERS[0], _PAGE_CHARACTERS[-1]))
+        return bisect_left(places, near[0]) < bisect_right(places, near[1])
 
     @cached_property
     def _places(self) -> dict[int, list[int]]:
@@ -350,7 +341,7 @@ class _Pages:
         ends = map(self._number_at_end, above)
         pairs = [(place[0], page) for place, page in filter(None, ends)]
         pairs += [(self._lines[number][0], page) for number, page in self._page_numbers.items()]
-        places: dict[int, list[int]] = {}
+        places = defaultdict(list)
         for place, page in sorted(pairs):
-            places.setdefault(page, []).append(place)
+            places[page].append(place)
         return places

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -37,17 +38,15 @@ def segments(
     if start >= end:
         return []
     inside = [span for span in spans if max(start, span.start_char) < min(end, span.end_char)]
-    begins: dict[int, list[int]] = {}
-    ends: dict[int, list[int]] = {}
+    begins, ends = defaultdict[int, set[int]](set), defaultdict[int, set[int]](set)
     for number, span in enumerate(inside):
-        begins.setdefault(max(start, span.start_char), []).append(number)
-        ends.setdefault(span.end_char, []).append(number)
+        begins[max(start, span.start_char)].add(number)
+        ends[span.end_char].add(number)
     within = {at for at in (*begins, *ends, *cuts) if start < at < end}
     active: set[int] = set()
     pieces: list[Segment] = []
     for first, last in pairwise(sorted({start, *within, end})):
-        active |= set(begins.get(first, ()))
-        active -= set(ends.get(first, ()))
+        active = (active | begins[first]) - ends[first]
         marks = tuple(dict.fromkeys(inside[number].mark for number in sorted(active)))
         pieces.append(Segment(start_char=first, text=text[first:last], marks=marks))
     return pieces

@@ -24,7 +24,7 @@ def memoized_by_identity(
 
     @functools.wraps(function)
     def memoized(first: First, /, *rest: Rest.args, **keywords: Rest.kwargs) -> Returned:
-        key = (id(first), *rest)
+        key = (id(first), *rest, *keywords.values())
         entry = known.get(key)
         # The id of a deleted object can be reused, so the object is kept and compared.
         if entry is not None and entry[0] is first:

@@ -69,7 +69,8 @@ class _Choice:
     ends: dict[str | None, int] = field(default_factory=dict)
 
     def of_row(self, findings: Sequence[_Finding]) -> Iterator[tuple[_Finding, int]]:
-        ranked = sorted((finding for finding in findings if self._has(finding)), key=self._rank)
+        located = (finding for finding in findings if self.places.get(finding.quote))
+        ranked = sorted(located, key=self._rank)
         anchor: Place | None = None
         for finding in ranked:
             places = self.places[finding.quote]
@@ -82,9 +83,6 @@ class _Choice:
             yield finding, mention
         if anchor is not None:
             self.ends[findings[0].listed] = anchor[1]
-
-    def _has(self, finding: _Finding) -> bool:
-        return bool(self.places.get(finding.quote))
 
     def _rank(self, finding: _Finding) -> tuple[bool, int]:
         """Rank quotes by how well they locate a row: rare ones and those of one row first."""
@@ -99,12 +97,14 @@ class _Choice:
         free = list(itertools.islice((item for item in order if item not in taken), _MAX_COMPARED))
         if len(free) < 2 or not others:  # noqa: PLR2004 - nothing to choose from
             return free[0] if free else 0
-        return min(free, key=lambda mention: self._spread(places[mention], others))
 
-    def _spread(self, anchor: Place, others: Sequence[Sequence[Place]]) -> list[int]:
-        nearest = [places[self._nearest(anchor, places)] for places in others]
-        distances = [self._distance(anchor, place) for place in nearest]
-        return [sum(gap[0] for gap in distances), sum(gap[2] for gap in distances)]
+        def spread(mention: int) -> list[int]:
+            anchor = places[mention]
+            nearest = [listed[self._nearest(anchor, listed)] for listed in others]
+            lines, _, gaps = zip(*(self._distance(anchor, place) for place in nearest), strict=True)
+            return [sum(lines), sum(gaps)]
+
+        return min(free, key=spread)
 
     def _nearest(self, anchor: Place, places: Sequence[Place]) -> int:
         """Return the mention the fewest lines away; on its line the closest, else the later."""

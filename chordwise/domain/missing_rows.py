@@ -16,14 +16,15 @@ from functools import cache
 from pydantic import TypeAdapter
 
 from chordwise.domain import grounding, json_values, number_formats, schema_data
+from chordwise.domain.analyses.extraction import COUNTS
 from chordwise.domain.analysis import RowCount, analysis_for
 from chordwise.domain.analysis_tasks import AnalysisTask
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.outline import Span, tables, whole_lines
 from chordwise.domain.places import Places
-from chordwise.domain.records import Span, whole_lines
 from chordwise.domain.schema_nodes import SchemaNode
-from chordwise.domain.unanswered_records import DENSE, TextLines, UnreadRecords
+from chordwise.domain.unanswered_records import DENSE, TextEntries, UnreadRecords
 
 _HINT = (
     "The answers of the parts, with all their rows, are in chunks.answer. chordwise continue RUN "
@@ -32,12 +33,12 @@ _HINT = (
 _ALIKE = (
     ' If equal values are meant to count once, set "uniqueItems": true for the list in your schema.'
 )
-_RENEW = (
+RENEW = (
     "To ask again: chordwise refresh RUN --failed, with another model (--model NAME) or a smaller "
     "pipeline.chunk_tokens."
 )
-_HINT_OF_ONE_CHUNK = f"The model dropped them when it repaired an invalid answer. {_RENEW}"
-_HINT_OF_RECORDS = f"The model left records of the text out. {_RENEW}"
+_HINT_OF_ONE_CHUNK = f"The model dropped them when it repaired an invalid answer. {RENEW}"
+_HINT_OF_RECORDS = f"The model left records of the text out. {RENEW}"
 _SELECTION = (
     ' If the list is meant to hold only some of the records, set "x-selection": true for it in '
     "your JSON Schema (--schema)."
@@ -87,21 +88,30 @@ def compare(
     rows: Mapping[str, RowCount], kept: Mapping[str, RowCount], before: Iterable[MissingRows] = ()
 ) -> tuple[MissingRows, ...]:
     """Return the lists of which fewer rows are kept than found; `before` were already missing."""
-    lost: Counter[str] = Counter()
+    lost, records = Counter[str](), Counter[str]()
     limits = {path: count.max_items for path, count in rows.items()}
     for row_list in before:
         lost[row_list.path] += row_list.found - row_list.kept
+        records[row_list.path] += row_list.records
         limits.setdefault(row_list.path, row_list.max_items)
-    compared = (
-        MissingRows(
-            path=path,
-            kept=_number(kept, path),
-            found=_number(rows, path) + lost[path],
-            max_items=limits[path],
-        )
-        for path in limits
-    )
-    return tuple(row_list for row_list in compared if row_list.kept < row_list.found)
+    compared: list[MissingRows] = []
+    for path, max_items in limits.items():
+        number, expected = _number(kept, path), _number(rows, path) + lost[path]
+        missing = MissingRows(path=path, kept=number, found=expected, max_items=max_items)
+        compared += [replace(missing, records=records[path])] if number < expected else []
+    return tuple(compared)
+
+
+def stated(answer: JsonObject, output: JsonObject, task: AnalysisTask) -> tuple[MissingRows, ...]:
+    """Return the lists with fewer rows than the model states in its `answer`, by `x-count`."""
+    rows = analysis_for(task.analysis_type).row_counts([output], task.options)
+    root, row_lists = SchemaNode.root_of(task.options.schema or {}), []
+    for path in root.counted_lists():
+        number = json_values.integer(json_values.at(answer.get(COUNTS), path)) or 0
+        kept, max_items = _number(rows, f"/data{path}"), root.at(path).max_items
+        missing = MissingRows(path=f"/data{path}", kept=kept, found=number, max_items=max_items)
+        row_lists += [replace(missing, records=number - kept)] if number > kept else []
+    return tuple(row_lists)
 
 
 def recounted(
@@ -120,9 +130,8 @@ def losses(missing: Iterable[MissingRows]) -> list[MissingRows]:
 def share(missing: Iterable[MissingRows]) -> float:
     """Return the share of kept rows in the lists with losses; 1 without losses."""
     lost = losses(missing)
-    if not lost:
-        return 1.0
-    return sum(row_list.kept for row_list in lost) / sum(row_list.expected for row_list in lost)
+    expected = sum(row_list.expected for row_list in lost)
+    return sum(row_list.kept for row_list in lost) / expected if lost else 1.0
 
 
 def sentences(missing: Iterable[MissingRows]) -> list[str]:
@@ -131,8 +140,8 @@ def sentences(missing: Iterable[MissingRows]) -> list[str]:
     lost, limited = losses(every), [row_list for row_list in every if not row_list.is_loss]
     said = [f"{_listed(lost)} are in the result."] if lost else []
     if limited:
-        counts = _listed(limited)
-        said.append(f"{counts} are in the result, as many as maxItems of the schema allows.")
+        limits = "as many as maxItems of the schema allows"
+        said.append(f"{_listed(limited)} are in the result, {limits}.")
     return said
 
 
@@ -228,24 +237,21 @@ def unread(
         repeated = schema_data.repetitions(placed, options.schema)
         counted, located = _without_copies(source, counted, located, repeated)
     texts = (json_values.text(value) for _, value in json_values.walk(output.get("data")))
-    lines = TextLines(
-        source=source, answered=answered, values={text.casefold() for text in texts if text}
-    )
-    row_lists: list[MissingRows] = []
+    entries = TextEntries(source, answered, {text.casefold() for text in texts if text})
+    row_lists: list[MissingRows | None] = []
     for path, rows in located.items():
         count = counted.get(path)
         if count is None or count.is_selection:
             continue
         others = _rows_elsewhere(path, located, counted)
-        records = _with_new_values(path, lines.without_row(rows, others), source, output)
-        missing = _missing(path, count, len(rows), records, place)
-        row_lists += [missing] if missing else []
+        records = _with_new_values(path, entries.without_row(rows, others), source, output)
+        row_lists.append(_missing(path, count, len(rows), records, place))
     for path, first in _unread_tables(source, counted, located, task):
-        rest = lines.without_row([[first]], _rows_elsewhere(path, located, counted))
+        rest = entries.without_row([[first]], _rows_elsewhere(path, located, counted))
         count = counted.get(path, RowCount(number=0))
         missing = _missing(path, count, 0, [*rest, UnreadRecords(runs=[[first]])], place)
-        row_lists += [missing] if missing and missing.records > DENSE else []
-    return tuple(row_lists)
+        row_lists.append(missing if missing and missing.records > DENSE else None)
+    return tuple(filter(None, row_lists))
 
 
 def _with_new_values(
@@ -293,13 +299,12 @@ def _unread_tables(
 
 
 def _row_below_header(source: Source, names: set[str]) -> Span | None:
-    is_below = False
-    for start, end in whole_lines(source.text):
-        line = source.text[start:end]
-        if is_below and any(map(str.isalnum, line)):
-            return start + source.offset, end + source.offset
-        cells = {cell.strip().casefold() for cell in _CELL_BORDER.split(line)}
-        is_below = is_below or len(cells & names) >= _FEWEST_NAMES
+    for table in tables(source.text):
+        header = source.text[slice(*table.header)].partition("\n")[0]
+        cells = {cell.strip().casefold() for cell in _CELL_BORDER.split(header)}
+        if len(cells & names) >= _FEWEST_NAMES:
+            end = source.text.find("\n", table.start) % (table.end + 1)
+            return table.start + source.offset, end + source.offset
     return None
 
 
@@ -318,13 +323,14 @@ def _missing(
         return None
     left = sorted(span for group in records for run in group.runs for span in run)
     names = list(dict.fromkeys(filter(None, (place(*span) for span in left))))
+    more = len(names) - _MAX_NAMED
     return MissingRows(
         path=path,
         kept=count.number,
         found=count.number + number,
         max_items=count.max_items,
         records=number,
-        where=tuple(_few(names)),
+        where=(*names[:_MAX_NAMED], *([f"{more:,} more"] if more > 0 else [])),
     )
 
 
@@ -334,7 +340,7 @@ def _rows_elsewhere(
     return [
         spans
         for other, rows in located.items()
-        if not (json_values.is_within(path, other) or json_values.is_within(other, path))
+        if not json_values.is_within(other, path)
         and not (other in counted and counted[other].is_selection)
         for spans in rows
     ]
@@ -368,28 +374,18 @@ def _line(source: Source, row: Sequence[Span]) -> str:
 
 
 def _placed(source: Source, output: JsonObject, task: AnalysisTask) -> JsonObject:
-    """Return the output with evidence for rows without one, found by their values.
-
-    A quote of several lines that overlaps the quote of another row locates none.
-    """
-    analysis, options = analysis_for(task.analysis_type), task.options
+    """Add evidence for rows without a quote of their own, found by their values."""
+    if task.options.schema is None:
+        return output
 
     def is_long(start: int, end: int) -> bool:
         quote = source.text[start - source.offset : end - source.offset].strip()
         return "\n" in quote or len(quote) > _LONGEST_QUOTE
 
-    if options.schema is not None:
-        output = schema_data.without_shared_quotes(output, is_long)
-    if values := analysis.values_without_place(output, options):
-        grounded = grounding.ground({"evidence": [*values]}, source)
-        quoted = json_values.objects(output.get("evidence"))
-        output = {**output, "evidence": [*quoted, *json_values.objects(grounded["evidence"])]}
-    return output
-
-
-def _few(names: Sequence[str]) -> list[str]:
-    more = len(names) - _MAX_NAMED
-    return [*names[:_MAX_NAMED], *([f"{more:,} more"] if more > 0 else [])]
+    output = schema_data.without_shared_quotes(output, is_long)
+    values: list[JsonValue] = [*schema_data.values_without_place(output)]
+    grounded = json_values.objects(grounding.ground({"evidence": values}, source)["evidence"])
+    return {**output, "evidence": [*json_values.objects(output.get("evidence")), *grounded]}
 
 
 def naming(places: Callable[[], Places], parts: Sequence[Span]) -> Callable[[int, int], str]:
@@ -418,9 +414,8 @@ def union(one: Iterable[MissingRows], other: Iterable[MissingRows]) -> tuple[Mis
     """Return the union of two counts of one output; for a list in both, the larger one."""
     largest: dict[str, MissingRows] = {}
     for row_list in (*one, *other):
-        known = largest.setdefault(row_list.path, row_list)
-        if row_list.found > known.found:
-            largest[row_list.path] = row_list
+        known = largest.get(row_list.path, row_list)
+        largest[row_list.path] = max(known, row_list, key=lambda counted: counted.found)
     return tuple(largest.values())
 
 

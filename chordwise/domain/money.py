@@ -18,13 +18,16 @@ def rounded_down(usd: Decimal) -> Decimal:
 
 
 def dollars(usd: Decimal | None) -> str:
-    """Return an amount for display: with two decimals, below one dollar with four.
-
-    `None` is an unknown amount.
-    """
+    """Return an amount for display: two decimals, below one dollar four; `None` is unknown."""
     if usd is None:
         return "unknown"
     sign, size = "-" if usd < 0 else "", abs(usd)
     if not size or size >= 1:
         return f"{sign}${size:,.2f}"
     return f"{sign}${size:.4f}" if size >= Decimal("0.0001") else "under $0.0001"
+
+
+def exact(usd: Decimal) -> str:
+    """Return an amount with all of its digits, at least two after the point."""
+    whole, _, cents = f"{usd.normalize():f}".partition(".")
+    return f"{whole}.{cents:0<2}"

@@ -58,10 +58,7 @@ def score(value: float | None) -> str:
 
 
 def share(value: float | None) -> str:
-    """Return a number from 0 to 1 as a percentage; less than all is never shown as 100 %.
-
-    `None` is shown as “–”.
-    """
+    """Return a share as a percentage, “–” for `None`; less than all is never shown as 100 %."""
     if value is None:
         return "–"
     percent = value * 100

@@ -94,7 +94,9 @@ class Layout:
             return b""
         starts, ends, left, top, right, bottom, lines = self._columns
         sizes = ((ends, starts), (right, left), (bottom, top))
-        columns = [*map(_steps, (starts, left, top)), *(map(sub, *pair) for pair in sizes), lines]
+        # The differences of successive values compress better.
+        steps = (map(sub, column, [0, *column]) for column in (starts, left, top))
+        columns = [*steps, *(map(sub, *pair) for pair in sizes), lines]
         return zlib.compress(
             b"".join(_little_endian(array("i", column)).tobytes() for column in columns)
         )
@@ -145,11 +147,6 @@ def union(one: tuple[Edge, ...], two: tuple[Edge, ...]) -> tuple[Edge, Edge, Edg
     return min(one[0], two[0]), min(one[1], two[1]), max(one[2], two[2]), max(one[3], two[3])
 
 
-def _steps(values: Sequence[int]) -> list[int]:
-    """Return the first value and the differences of the others, which compress better."""
-    return [*values[:1], *(later - earlier for earlier, later in pairwise(values))]
-
-
 def _little_endian(values: array[int]) -> array[int]:
     if sys.byteorder == "big":
         values.byteswap()
@@ -158,10 +155,7 @@ def _little_endian(values: array[int]) -> array[int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
-    """The page or slide of a span, its place, and its boxes.
-
-    Each box is page, left, top, right and bottom, one for each line.
-    """
+    """The page or slide of a span, its place, and for each line: page, left, top, right, bottom."""
 
     page: int | None = None
     place: str | None = None
@@ -181,7 +175,8 @@ class Places:
 
     def locate(self, start: int, end: int) -> Location:
         """Return the location of a span: the innermost place that contains its beginning."""
-        first = self._innermost(start)
+        before = range(bisect_right(self._starts, start) - 1, -1, -1)
+        first = next((n for n in before if self._places[n].end_char > start), None)
         if first is None:
             return Location()
         place = self._places[first]
@@ -197,11 +192,6 @@ class Places:
             for box in self._lines(number, start, end)
         ]
         return Location(page=place.number, place=place.label, boxes=boxes or None)
-
-    def _innermost(self, start: int) -> int | None:
-        following = bisect_right(self._starts, start)
-        enclosing = (n for n in range(following - 1, -1, -1) if self._places[n].end_char > start)
-        return next(enclosing, None)
 
     def _cells(self, number: int, start: int, end: int) -> str | None:
         label = self._places[number].label

@@ -6,11 +6,10 @@ Each function that takes a template raises `KeyError` if it names an unknown var
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from string import Template
 
-from chordwise.domain import critique, examples, grounding, items, schemas
+from chordwise.domain import critique, examples, grounding, items, json_values, schemas
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.templates import PromptTemplate
@@ -37,7 +36,9 @@ def render(template: PromptTemplate, task: AnalysisTask, schema: JsonObject) -> 
     """
     principles = critique.principles_for(task.analysis_type, task.options)
     material, examined = _material(task), _examined(task)
-    parts = (_remark(task), _meanings(task), _language(task.options), _examples(task))
+    chosen = [entry for entry in task.options.examples if entry.analysis_type == task.analysis_type]
+    shown = examples.in_prompt(chosen, task.options) if task.shows_examples else ""
+    parts = (_remark(task), _meanings(task), _language(task.options), shown)
     variables = {
         "text": material,
         "draft": examined,
@@ -57,7 +58,7 @@ def render(template: PromptTemplate, task: AnalysisTask, schema: JsonObject) -> 
 
 def render_revision(template: PromptTemplate, task: AnalysisTask) -> str:
     """Return the message that asks a model to revise an earlier answer, with the objections."""
-    draft, violations = _draft(task), _json(list(task.violations))
+    draft, violations = _draft(task), json_values.encoded(task.violations)
     variables = {"draft": draft, "violations": violations, "mark": _mark(draft + violations)}
     return Template(template.user).substitute(variables)
 
@@ -69,19 +70,28 @@ def render_header(template: PromptTemplate, task: AnalysisTask) -> str:
 
 
 def render_examples(task: AnalysisTask) -> str:
-    """Return the examples learned from feedback, to precede a question; empty if there are none.
-
-    As texts of other documents they are enclosed by marks, and not in the instructions.
-    """
+    """Return the learned examples, between marks, to precede a question; empty without any."""
     if not task.examples or not task.shows_examples:
         return ""
-    return examples.in_prompt(task.examples, _mark("".join(entry.text for entry in task.examples)))
+    mark = _mark("".join(example.text for example in task.examples))
+    return examples.in_prompt(task.examples, task.options, mark)
 
 
 def render_transcription(template: PromptTemplate, schema: JsonObject) -> Prompt:
     """Return the question about the picture of a page."""
     system = Template(template.system).substitute({"schema": schemas.as_text(schema)})
     return Prompt(system=system, user=template.user)
+
+
+def render_plan(
+    template: PromptTemplate, schema: JsonObject, catalogue: str, question: str
+) -> Prompt:
+    """Return the request for the plan of a question over the tables of a catalogue."""
+    variables = {"catalogue": catalogue, "mark": _mark(catalogue), "question": question}
+    return Prompt(
+        system=Template(template.system).substitute({"schema": schemas.as_text(schema)}),
+        user=Template(template.user).substitute(variables),
+    )
 
 
 def repeats_mark(text: str, task: AnalysisTask) -> bool:
@@ -91,7 +101,7 @@ def repeats_mark(text: str, task: AnalysisTask) -> bool:
 
 def _material(task: AnalysisTask) -> str:
     answers: list[JsonValue] = [grounding.without_spans(answer) for answer in task.answers]
-    return _json(answers) if answers else task.text
+    return json_values.encoded(answers) if answers else task.text
 
 
 def _examined(task: AnalysisTask) -> str:
@@ -99,11 +109,7 @@ def _examined(task: AnalysisTask) -> str:
 
 
 def _draft(task: AnalysisTask) -> str:
-    return _json(grounding.without_spans(task.draft or {}))
-
-
-def _json(value: JsonValue) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json_values.encoded(grounding.without_spans(task.draft or {}))
 
 
 def _mark(material: str) -> str:
@@ -120,11 +126,8 @@ def _remark(task: AnalysisTask) -> str:
 
 def _meanings(task: AnalysisTask) -> str:
     options = task.options
-    described = [
-        f"- {label}: {meaning}"
-        for label in options.labels
-        if (meaning := options.label_descriptions.get(label))
-    ]
+    meanings = ((label, options.label_descriptions.get(label)) for label in options.labels)
+    described = [f"- {label}: {meaning}" for label, meaning in meanings if meaning]
     is_asked = described and task.analysis_type == AnalysisType.CLASSIFICATION
     return "\n".join(["What the labels mean:", *described]) if is_asked else ""
 
@@ -137,8 +140,3 @@ def _language(options: AnalysisOptions) -> str:
         f"“{options.answer_language}” (BCP 47). Do not translate quotes, labels, values from the "
         "text, or the names of members."
     )
-
-
-def _examples(task: AnalysisTask) -> str:
-    chosen = [entry for entry in task.options.examples if entry.analysis_type == task.analysis_type]
-    return examples.in_prompt(chosen) if task.shows_examples else ""

@@ -1,13 +1,18 @@
-"""Parsing of numbers in a text, with their currencies, units and scales."""
+"""Numbers in texts, with their currencies, units and scales, by the words of `values.toml`."""
 
 from __future__ import annotations
 
 import csv
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
+
+from chordwise.domain.words import word_lists
+
+VALUE_WORDS = word_lists("values.toml")
+"""The words of values in the languages of documents, by table and name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +30,7 @@ class Quantity:
     @property
     def code(self) -> str | None:
         """The ISO 4217 code of the currency; $ is that of the United States, kr has none."""
-        name = _SYMBOLS.get(self.currency or "", self.currency)
+        name = _CODE_OF.get(self.currency or "", self.currency)
         return None if name in _SHARED_BY else name
 
     @property
@@ -40,94 +45,48 @@ class Quantity:
         return (self.number if factor == 1 else self.number * factor), base
 
 
+def pattern_of(names: Iterable[str]) -> str:
+    """Return the pattern of one of several names, of which the longest takes precedence."""
+    return "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+
+
 # Currencies and scales
 
 _SPACES = " \u00a0\u2009\u202f"
-_CODES = """
-AED ARS AUD BDT BGN BRL CAD CHF CLP CNY COP CZK DKK EGP EUR GBP HKD HUF IDR ILS INR ISK JPY KES KRW
-KZT LKR MAD MXN MYR NGN NOK NZD PEN PHP PKR PLN QAR RON RSD RUB SAR SEK SGD THB TRY TWD UAH USD VND
-ZAR
-"""
-_NAMES_OF_CURRENCIES = {
-    "USD": "$ US$ U.S.$ dollar dollars Dollar Dollars",
-    "EUR": "€ euro euros Euro Euros",
-    "AUD": "A$ AU$",
-    "BRL": "R$ reais",
-    "CAD": "C$ CA$",
-    "CHF": "Fr. SFr. Franken",
-    "CNY": "RMB yuan 元",
-    "CZK": "Kč",
-    "GBP": "£",
-    "HKD": "HK$",
-    "ILS": "₪",
-    "INR": "₹ Rs. Rs rupees Rupees",
-    "JPY": "¥ yen Yen 円",
-    "KRW": "₩ 원",
-    "MYR": "RM",
-    "NZD": "NZ$",
-    "PLN": "zł złotych",
-    "RUB": "₽ \u0440\u0443\u0431. \u0440\u0443\u0431 рублей рубля рубль",
-    "SGD": "S$",
-    "TRY": "₺ TL",
-    "TWD": "NT$",
-    "UAH": "₴ грн. грн гривень",
-}
-_SYMBOLS = {name: code for code, names in _NAMES_OF_CURRENCIES.items() for name in names.split()}
-_SHARED = {
-    "AUD CAD HKD MXN NZD SGD TWD USD": "$ dollar dollars Dollar Dollars",
-    "INR LKR PKR": "Rs. Rs rupees Rupees",
-    "CNY JPY": "¥ 元",
-    "DKK ISK NOK SEK": "kr kr. Kr kronor kroner",
-}
+_CODE_OF = {name: code for code, names in VALUE_WORDS["currencies"].items() for name in names}
 _SHARED_BY = {
-    name: frozenset(codes.split()) for codes, names in _SHARED.items() for name in names.split()
+    name: frozenset(codes.split())
+    for codes, names in VALUE_WORDS["shared_currencies"].items()
+    for name in names
 }
+_NAMES_OF_CURRENCIES = {*_CODE_OF, *_SHARED_BY, *VALUE_WORDS["codes"]["currencies"]}
+_FIRST = "".join(sorted({re.escape(name[0]) for name in _NAMES_OF_CURRENCIES}))
 _CURRENCY = "|".join(
     (r"(?<![^\W\d_])" if name[0].isascii() and name[0].isalpha() else "")
     + re.escape(name)
     + (r"(?![^\W\d_])" if name[-1].isascii() and name[-1].isalpha() else "")
-    for name in sorted({*_SYMBOLS, *_SHARED_BY, *_CODES.split()}, key=len, reverse=True)
+    for name in sorted(_NAMES_OF_CURRENCIES, key=len, reverse=True)
 )
-_FIRST = "".join(sorted({re.escape(name[0]) for name in (*_SYMBOLS, *_SHARED_BY, *_CODES.split())}))
 CURRENCY = f"(?=[{_FIRST}])(?:{_CURRENCY})"
 """The pattern of a symbol, code or name of a currency."""
 _CURRENCIES = re.compile(CURRENCY)
-_NAMES_OF_SCALES = {
-    2: "hundred",
-    3: "k thousand thousands tsd tausend mille mil mila duizend tys bin тыс тис тысяч тысячи 千",
-    4: "万 萬 만",
-    5: "lakh lakhs lac lacs",
-    6: (
-        "m mm mn mio mln million millions millionen millones milioni milhões miljoen miljoner "
-        "millioner milionów milionu milyon млн миллион миллиона миллионов мільйонів"
-    ),
-    7: "crore crores",
-    8: "億 亿 억",
-    9: (
-        "b bn bil bln billion billions mrd milliarde milliarden milliard milliards miliardi "
-        "miljard miljarder milliarder mld miliardów milyar млрд миллиард миллиарда миллиардов"
-    ),
-    12: "t tn trn trillion trillions трлн 兆 조",
-}
-_SCALES = {name: power for power, names in _NAMES_OF_SCALES.items() for name in names.split()}
-_UNSURE_SCALES = ("b", "k", "m", "mm", "t")
-"""Scales that are units, or letters of codes, unless a currency is beside them."""
-_HOMONYMS = ("bin", "mil")
-"""Scales of some languages that have another meaning in English, and beside a dollar sign."""
+POWER_OF = {name: int(power) for power, names in VALUE_WORDS["scales"].items() for name in names}
+"""The powers of ten by the names of scales in lower case."""
+UNSURE_SCALES, _HOMONYMS, _ENGLISH_SCALES = (
+    VALUE_WORDS["kinds_of_scales"][kind] for kind in ("unsure", "homonyms", "english")
+)
 
 
-def _pattern(names: Iterable[str]) -> str:
+def _scale_pattern(names: Iterable[str]) -> str:
     longest_first = sorted(names, key=len, reverse=True)
     joined = "|".join(rf"{name}\b(?!&)" if name.islower() else name for name in longest_first)
     return f"(?i:{joined})"
 
 
-SCALE = _pattern(_SCALES.keys() - {*_UNSURE_SCALES, *_HOMONYMS})
+SCALE = _scale_pattern(POWER_OF.keys() - {*UNSURE_SCALES, *_HOMONYMS})
 """The pattern of a scale that any number may have: “million”, “bn”."""
 _GAP_OF_SCALE = rf"(?:[{_SPACES}-]?|\n(?={SCALE}))"
-_SCALE_OF_MONEY = _pattern(_SCALES)
-SCALED_MONEY = rf"{_GAP_OF_SCALE}{_SCALE_OF_MONEY}"
-"""The pattern of a scale after an amount of money, with the gap: “m”, “bn”, “-million”."""
+_SCALE_OF_MONEY = _scale_pattern(POWER_OF)
 
 
 def currencies_in(text: str) -> set[str]:
@@ -141,61 +100,17 @@ def currencies_of(text: str) -> frozenset[str]:
 
 
 def _codes(name: str) -> frozenset[str]:
-    return _SHARED_BY.get(name) or frozenset((_SYMBOLS.get(name, name),))
+    return _SHARED_BY.get(name) or frozenset((_CODE_OF.get(name, name),))
 
 
 # Units
 
-_NAMES_OF_UNITS = {
-    ("second", "1"): "sec secs second seconds sekunde sekunden seconde secondes segundos secondi",
-    ("second", "60"): "min mins minute minutes minuten minutos minuti",
-    ("second", "3600"): "h hr hrs hour hours std stunde stunden heure heures hora horas ore uur",
-    ("day", "1"): (
-        "day days tag tage tagen jour jours día días dia dias giorno giorni dag dagen dni 日 天 일"
-    ),
-    ("day", "7"): (
-        "week weeks wk wks woche wochen semaine semaines semana semanas settimana settimane weken"
-    ),
-    ("month", "1"): (
-        "mo mos month months monat monate monaten mois mes meses mês mese mesi maand maanden "
-        "miesiąc miesięcy"
-    ),
-    ("month", "12"): (
-        "yr yrs year years jahr jahre jahren an ans année années año años ano anos anno anni jaar "
-        "lat 年 년"
-    ),
-    ("%", "1"): "% percent pct prozent procent percentage",
-    ("%", "0.1"): "‰",
-    ("%", "0.01"): "bp bps",
-    ("gram", "0.001"): "mg",
-    ("gram", "1"): "g gram grams gramm",
-    ("gram", "1000"): "kg kilogram kilograms kilogramm",
-    ("gram", "1000000"): "t tonne tonnes",
-    ("pound", "1"): "lb lbs pound pounds",
-    ("metre", "0.001"): "mm",
-    ("metre", "0.01"): "cm",
-    ("metre", "1"): "m metre metres meter meters",
-    ("metre", "1000"): "km kilometre kilometres kilometer kilometers",
-    ("foot", "1"): "ft foot feet",
-    ("mile", "1"): "mi mile miles",
-    ("m²", "1"): "m² sqm qm",
-    ("m³", "1"): "m³",
-    ("litre", "1"): "l litre litres liter liters",
-    ("litre", "0.001"): "ml",
-    ("°C", "1"): "°c celsius",
-    ("°F", "1"): "°f fahrenheit",
-}
 _UNITS = {
-    name: (base, Decimal(factor))
-    for (base, factor), names in _NAMES_OF_UNITS.items()
-    for name in names.split()
+    name: (unit.partition(" ")[2], Decimal(unit.partition(" ")[0]))
+    for unit, names in VALUE_WORDS["units"].items()
+    for name in names
 }
-_PERCENT = "per cent|per cento|pour cent|por ciento|por cento|percentage point|percentage points"
-_UNITS |= dict.fromkeys(_PERCENT.split("|"), _UNITS["%"])
-_UNITS |= dict.fromkeys(("basis point", "basis points"), _UNITS["bps"])
-_QUALIFIERS = (
-    "banking|basis|business|calendar|consecutive|further|full|percentage|successive|trading|working"
-)
+_QUALIFIERS = pattern_of(VALUE_WORDS["words_of_units"]["qualifiers"])
 _UNIT = rf"%|‰|°[CF]\b|(?:(?:{_QUALIFIERS})[ -])*+(?:p(?:e|ou?)r )?[^\W\d_]+[²³]?"
 _UNIT_WORD = re.compile(r"[^\W\d_]+[²³]?|[%‰]")
 _SPACELESS = "\u2e80"
@@ -212,7 +127,7 @@ def units_in(text: str) -> dict[tuple[str, Decimal], str]:
 def powers_in(text: str) -> set[int]:
     """Return the powers of ten that a text names: 6 for “in millions”."""
     words = _UNIT_WORD.findall(text.replace("_", " ").lower())
-    return {_SCALES[word] for word in words if word in _SCALES and word not in _UNSURE_SCALES}
+    return {POWER_OF[word] for word in words if word in POWER_OF and word not in UNSURE_SCALES}
 
 
 def _unit(name: str) -> tuple[str, Decimal] | None:
@@ -226,6 +141,7 @@ def _unit(name: str) -> tuple[str, Decimal] | None:
 
 _DIGITS = rf"\d+(?:[.,'’{_SPACES}]\d+)*"
 _BLANKS = re.compile(f"['’{_SPACES}]")
+_DIGIT = re.compile(r"\d")
 _MARKS = re.compile("[.,]")
 _GAP = f"[{_SPACES}]{{0,8}}+"
 _AMOUNT = re.compile(
@@ -235,11 +151,10 @@ _AMOUNT = re.compile(
     rf"(?:(?P<sign>[-−–+]|\b(?:minus|negative)(?=[ ])){_GAP})?"
     rf"(?:(?P<inside>{_CURRENCY}){_GAP})?(?P<inner>\()?(?P<digits>{_DIGITS})(?P<closed>\))?"
     rf"(?:{_GAP_OF_SCALE}(?P<scale>{_SCALE_OF_MONEY}\.?))?(?:,?[-–—])?(?P<close>\))?"
-    rf"{_GAP}(?:(?:US[ ])?(?P<after>{_CURRENCY})|(?P<unit>{_UNIT}))?"
+    rf"{_GAP}(?:(?:US[ ]|de[ ]|d['’])?(?P<after>{_CURRENCY})|(?P<unit>{_UNIT}))?"
 )
-_ENGLISH = "b bn k m mm mn t thousand tn million billion trillion"
 _BEFORE_MINUS = re.compile(r"\b(?:a|at|by|from|is|of|to|was|were)$")
-_LAST_WORD = re.compile(r"\s[^\W\d_]+\.?\s*$")
+_REST_OF_SENTENCE = re.compile(rf"[{_SPACES}]*+(?:[^\W\d_]|[.;]|,\s)")
 _NEAR = 80
 _MINUS = ("-", "−", "–", "minus", "negative")
 # A number in words before its figures: "thirty (30) days".
@@ -247,8 +162,8 @@ _IN_WORDS = re.compile(r"^[A-Za-z-]+(?: [A-Za-z-]+)? \(")
 _WIDE = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)}
 _WIDE |= str.maketrans("\u066b\u066c\u3000", "., ")
 # A number with East Asian scales: 1億2000万, 1万2345.
-_SCALED = re.compile(r"(?<![\d,.])(?:\d[\d,.]*+[千万萬만億亿억兆조]){1,6}+(?:\d[\d,]*+)?")
-_PART = re.compile(r"(\d[\d,.]*+)([^\d\s])?")
+_SCALED = re.compile(r"(?<![\d,.])(?:\d[\d,]*+(?:\.\d++)?[千万萬만億亿억兆조]){1,6}+(?:\d[\d,]*+)?")
+_PART = re.compile(r"(\d[\d,]*+(?:\.\d++)?)([^\d\s])?")
 _GROUP = 3
 _FEWEST_CELLS = 3
 
@@ -256,31 +171,38 @@ _FEWEST_CELLS = 3
 def parse_single(text: str) -> Quantity | None:
     """Parse a text that is one number, sum of money or percentage; `None` for any other text."""
     text = " ".join(_straightened(text).split())
-    matches = list(_AMOUNT.finditer(text))
-    if len(matches) != 1:
+    figures = text if _DIGIT.search(text) else _in_figures(text)[0]
+    matches = list(_AMOUNT.finditer(figures))
+    match = matches[0] if len(matches) == 1 else None
+    if match is None or (figures != text and not _is_whole(match)):
         return None
-    match = matches[0]
     currency, scale, unit = _currency_of(match), _scale_of(match), match["unit"]
     is_marked = currency is not None or unit in ("%", "‰")
-    number = _number(match["digits"], is_money=currency is not None, scale=scale)
+    number = _likeliest(match["digits"], is_money=currency is not None, scale=scale)
     if number is None or not (is_marked or match.start() == 0 or _IN_WORDS.match(text)):
         return None
-    is_letter = scale in _UNSURE_SCALES and currency is None
-    if (scale in _HOMONYMS and currency in _SHARED_BY) or (is_letter and not _unit(scale)):
+    is_letter = scale in UNSURE_SCALES and currency is None
+    if is_letter and (not _unit(scale) or _unit(unit or "")):
+        return None
+    if scale in _HOMONYMS and currency in _SHARED_BY:
         return None
     if is_letter:
         scale, unit = "", match["scale"]
-    is_negative = match["sign"] in _MINUS or _is_in_brackets(match, text)
-    power = _SCALES.get(scale, 0)
+    # In accounting notation: (1,200) or $(1,200).
+    is_in_brackets = (match["inner"] and match["closed"]) or (
+        match["open"] and match.start() == 0 and text.endswith(")")
+    )
+    is_negative = match["sign"] in _MINUS or is_in_brackets
+    power = POWER_OF.get(scale, 0)
     number = (-number if is_negative else number) * 10**power
     return Quantity(number=number, currency=currency, unit=unit, power=power)
 
 
 def quantities(text: str) -> Iterator[tuple[Quantity, ...]]:
     """Yield the readings of each number in a text: 1.500 has two, 1500 and 1.5, and 1.2.3 none."""
-    text = _NUMBER_WORDS.sub(_figures, _FRACTION.sub(_decimal_fraction, _straightened(text)))
+    text, in_words = _in_figures(_FRACTION.sub(_decimal_fraction, _straightened(text)))
     for match in _AMOUNT.finditer(text):
-        yield from _quantities(match, text)
+        yield from _quantities(match, text, in_words)
 
 
 def cells_in(text: str) -> Iterator[str]:
@@ -290,22 +212,37 @@ def cells_in(text: str) -> Iterator[str]:
             yield from record
 
 
-def _quantities(match: re.Match[str], text: str) -> Iterator[tuple[Quantity, ...]]:
+def _quantities(
+    match: re.Match[str], text: str, in_words: Container[Decimal]
+) -> Iterator[tuple[Quantity, ...]]:
+    """Figures in brackets may repeat a number in words: five thousand (5,000) is not 5."""
     currency, scale = _currency_of(match), _scale_of(match)
-    powers = {_SCALES.get(scale, 0): match["unit"]}
-    if scale in _UNSURE_SCALES and currency is None:
+    powers = {POWER_OF.get(scale, 0): match["unit"]}
+    if scale in UNSURE_SCALES and currency is None:
         powers[0] = scale
+    is_in_brackets = (match["open"] or match["inner"]) and (match["closed"] or match["close"])
     for numbers in _readings(match["digits"]):
+        repeated = {
+            number
+            for number in numbers
+            if is_in_brackets and any(number * 10**power in in_words for power in powers)
+        }
         yield tuple(
             Quantity(number=signed * 10**power, currency=currency, unit=unit, power=power)
-            for number in numbers
-            for signed in _signed(match, text, number)
+            for number in repeated or numbers
+            for signed in ((number,) if repeated else _signed(match, text, number))
             for power, unit in powers.items()
         )
 
 
 def _currency_of(match: re.Match[str]) -> str | None:
     return match["before"] or match["inside"] or match["after"]
+
+
+def _is_whole(match: re.Match[str]) -> bool:
+    """Return whether a text is an amount of money or of a known unit, and nothing else."""
+    is_measured = _currency_of(match) or _unit(match["unit"] or "")
+    return bool(is_measured) and match.span() == (0, len(match.string))
 
 
 def _scale_of(match: re.Match[str]) -> str:
@@ -318,24 +255,18 @@ def _straightened(text: str) -> str:
 
 
 def _sum(match: re.Match[str]) -> str:
-    parts = [(_decimal(part.replace(",", "")), scale) for part, scale in _PART.findall(match[0])]
-    if len(parts) == 1 or any(number is None for number, _ in parts):
-        return match[0]
-    total = sum((number or 0) * 10 ** _SCALES.get(scale, 0) for number, scale in parts)
-    return f"{total:f}"
-
-
-def _is_in_brackets(match: re.Match[str], text: str) -> bool:
-    """Return whether an amount is negative in accounting notation: (1,200) or $(1,200)."""
-    is_whole = match.start() == 0 and text.endswith(")")
-    return bool(match["inner"] and match["closed"]) or (bool(match["open"]) and is_whole)
+    parts = _PART.findall(match[0])
+    total = sum(
+        Decimal(part.replace(",", "")) * 10 ** POWER_OF.get(scale, 0) for part, scale in parts
+    )
+    return match[0] if len(parts) == 1 else f"{total:f}"
 
 
 def _signed(match: re.Match[str], text: str, number: Decimal) -> tuple[Decimal, ...]:
     """Return a number with its sign, or with both signs if it is ambiguous.
 
     A minus is distinguished from the hyphen of a range and the dash of a list, “minus” from a
-    subtraction, and accounting brackets from those around a number that precedes them in words.
+    subtraction, and accounting brackets of a table from those of a sentence.
     """
     start, end = match.span("sign")
     before = text[:start].rstrip(_SPACES)
@@ -345,41 +276,67 @@ def _signed(match: re.Match[str], text: str, number: Decimal) -> tuple[Decimal, 
     if match["sign"] in _MINUS and not text[end].isspace():
         return (number,) if before[-1:].isalnum() and len(before) == start else (-number,)
     end = max(match.end("closed"), match.end("close"))
-    is_in_brackets = end > 0 and (match["open"] or match["inner"])
-    before = text[max(0, match.start() - _NEAR) : match.start()]
-    preceding = _LAST_WORD.sub("", before)  # five thousand dollars ($5,000)
-    if not is_in_brackets or preceding.rstrip().endswith(f"{number.normalize():f}"):
+    if end < 0 or not (match["open"] or match["inner"]):
         return (number,)
     if match["open"] and match["before"] and not match["inner"]:
+        before = text[max(0, match.start() - _NEAR) : match.start()]
         return _signed_in_brackets(number, before, text[end : end + _NEAR])
     is_amount = _MARKS.search(match["digits"]) or _currency_of(match) or match["scale"]
     return (-number,) if is_amount or match["unit"] in ("%", "‰") else (number, -number)
 
 
 def _signed_in_brackets(number: Decimal, before: str, after: str) -> tuple[Decimal, ...]:
-    if before.rstrip(_SPACES)[-1:].isalpha() and after.lstrip(_SPACES)[:1].isalpha():
+    if before.rstrip(_SPACES)[-1:].isalpha() and _REST_OF_SENTENCE.match(after):
         return (number,)
     is_alone = not (before.rstrip()[-1:].isalpha() or after.lstrip()[:1].isalpha())
     return (-number,) if is_alone else (-number, number)
 
 
-def _number(digits: str, *, is_money: bool, scale: str) -> Decimal | None:
-    plain = _BLANKS.sub("", digits)
-    marks = [mark for mark in plain if mark in ".,"]
-    if not marks:
-        return _decimal(plain)
-    last = marks[-1]
-    whole, _, rest = plain.rpartition(last)
-    if len(set(marks)) > 1:
-        return _decimal(f"{_MARKS.sub('', whole)}.{rest}")
-    if len(marks) > 1:
-        return _decimal(plain.replace(last, "")) if _is_grouped(plain, last) else None
-    divides_thousands = len(rest) == _GROUP and whole != "0"
-    if last == "." and divides_thousands:
-        divides_thousands = scale not in _ENGLISH.split()  # 1.234 Mio., 1.234 million
-        if divides_thousands and not is_money:
-            return None  # 1.500 is 1500 in German, and 1.5 in English
-    return _decimal(whole + rest if divides_thousands else f"{whole}.{rest}")
+def _likeliest(digits: str, *, is_money: bool, scale: str) -> Decimal | None:
+    """Return the reading of digits with marks; `None` for several numbers, or if it is open.
+
+    1.500 is 1500 in German and 1.5 in English; 1,500 is 1500 unless the language is known.
+    """
+    readings = list(_whole_or_parts(_joined(digits)))
+    if len(readings) != 1:
+        return None
+    fewest, most = min(readings[0]), max(readings[0])
+    if "." not in digits or fewest == most:
+        return most
+    return fewest if scale in _ENGLISH_SCALES else most if is_money else None
+
+
+def _readings(digits: str) -> Iterator[set[Decimal]]:
+    joined = _joined(digits)
+    yield from _whole_or_parts(joined)
+    if not joined or " " in digits:
+        for piece in _BLANKS.split(digits):
+            yield from _whole_or_parts(piece)
+
+
+def _joined(digits: str) -> str:
+    """Return digits without the blanks between groups of three; empty for several numbers."""
+    first, *others = _BLANKS.split(digits)
+    groups = [_MARKS.split(piece)[0] for piece in others]
+    is_grouped = len(first) <= _GROUP and all(len(group) == _GROUP for group in groups)
+    return "".join((first, *others)) if is_grouped or not groups else ""
+
+
+def _whole_or_parts(piece: str) -> Iterator[set[Decimal]]:
+    """Yield the readings of digits with marks; of a list of numbers, or a date, each part."""
+    whole = {text for text in (_read_as(piece, ",", "."), _read_as(piece, ".", ",")) if text}
+    parts = _MARKS.split(piece)
+    if whole:
+        yield set(map(Decimal, whole))
+    elif piece and ("." not in piece or any(len(part) > _GROUP for part in parts)):
+        yield from ({Decimal(part)} for part in parts)
+
+
+def _read_as(piece: str, mark: str, point: str) -> str:
+    whole, _, decimals = piece.partition(point)
+    is_number = not _MARKS.search(decimals) and (mark not in whole or _is_grouped(whole, mark))
+    digits = whole.replace(mark, "")
+    return "" if not is_number else f"{digits}.{decimals}" if decimals else digits
 
 
 def _is_grouped(plain: str, mark: str) -> bool:
@@ -389,55 +346,11 @@ def _is_grouped(plain: str, mark: str) -> bool:
     return is_whole and first != "0"
 
 
-def _decimal(text: str) -> Decimal | None:
-    try:
-        number = Decimal(text)
-    except InvalidOperation:
-        return None
-    return number if number.is_finite() else None
-
-
-def _readings(digits: str) -> Iterator[set[Decimal]]:
-    pieces = _BLANKS.split(digits)
-    groups = [_MARKS.split(piece)[0] for piece in pieces[1:]]
-    is_grouped = len(pieces[0]) <= _GROUP and all(len(group) == _GROUP for group in groups)
-    if groups and is_grouped:
-        yield from _whole_or_parts("".join(pieces))
-    if not groups or not is_grouped or " " in digits:
-        for piece in pieces:
-            yield from _whole_or_parts(piece)
-
-
-def _whole_or_parts(piece: str) -> Iterator[set[Decimal]]:
-    """Yield the readings of digits with marks; of a list of numbers, or a date, each part."""
-    whole = {text for text in (_read_as(piece, ",", "."), _read_as(piece, ".", ",")) if text}
-    parts = _MARKS.split(piece)
-    if whole:
-        yield set(map(Decimal, whole))
-    elif "." not in piece or any(len(part) > _GROUP for part in parts):
-        yield from ({Decimal(part)} for part in parts)
-
-
-def _read_as(piece: str, mark: str, point: str) -> str:
-    whole, _, decimals = piece.partition(point)
-    is_number = not _MARKS.search(decimals) and (mark not in whole or _is_grouped(whole, mark))
-    return f"{whole.replace(mark, '')}.{decimals or 0}" if is_number else ""
-
-
 # Numbers in words
 
-_ONES = """
-zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
-sixteen seventeen eighteen nineteen
-"""
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-_ORDERED = """
-first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth
-fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth twentieth
-"""
-_CARDINALS = {name: number for number, name in enumerate(_ONES.split())}
-_CARDINALS |= {name: 10 * number for number, name in enumerate(_TENS.split(), start=2)}
-ORDINALS = {name: number for number, name in enumerate(_ORDERED.split(), start=1)}
+_CARDINALS = {name: number for number, name in enumerate(VALUE_WORDS["numbers"]["ones"])}
+_CARDINALS |= {name: 10 * ten for ten, name in enumerate(VALUE_WORDS["numbers"]["tens"], start=2)}
+ORDINALS = {name: place for place, name in enumerate(VALUE_WORDS["numbers"]["ordinals"], start=1)}
 ORDINALS["thirtieth"] = 30
 _PARTS = {f"{name}s": number for name, number in ORDINALS.items() if not name.endswith("nd")}
 _MULTIPLES = {"hundred": 100, "dozen": 12, "thousand": 10**3, "million": 10**6, "billion": 10**9}
@@ -462,6 +375,18 @@ def _decimal_fraction(match: re.Match[str]) -> str:
     return f"{Decimal(match[3] or 0) + upper / lower:f}" if lower else match[0]
 
 
+def _in_figures(text: str) -> tuple[str, set[Decimal]]:
+    """Return a text with figures for its numbers in words, and these numbers."""
+    numbers: set[Decimal] = set()
+
+    def figures(match: re.Match[str]) -> str:
+        written = _figures(match)
+        numbers.update([Decimal(written)] if written != match[0] else [])
+        return written
+
+    return _NUMBER_WORDS.sub(figures, text), numbers
+
+
 def _figures(match: re.Match[str]) -> str:
     words = _WORD.findall(match[0].lower())
     if words[0] in _MULTIPLES:
@@ -480,3 +405,28 @@ def _figures(match: re.Match[str]) -> str:
         else:
             current += _CARDINALS.get(word, ORDINALS.get(word, 0))
     return f"{total + current:f}"
+
+
+# Written forms
+
+_SCALED_MONEY = rf"{_GAP_OF_SCALE}{_SCALE_OF_MONEY}"
+_FIGURES = r"(?:\d+(?:[.,'’]\d+)*+|\.\d\d)"
+_UPPER_END = rf"(?:\s?(?:[-–—]|to)\s?(?:{CURRENCY})?{_FIGURES}(?={_SCALED_MONEY}))?"  # 1-2 million
+_SUM = rf"{_FIGURES}{_UPPER_END}(?:{_SCALED_MONEY})?"
+MONEY = re.compile(
+    rf"(?=\D{{0,10}}+\d)(?:\b(?:US|CA|AU|HK)\s)?(?!\w?[a-z]{{2}}){CURRENCY}\s?{_SUM}"
+    rf"|(?<![\d.,]){_SUM}\.?[\s-]?(?:(?:US\s|de\s|d['’])?{CURRENCY}|(?:pounds|cents)\b)"
+)
+_UNITS_OF_TIME = [
+    name for name, (base, _) in _UNITS.items() if base in TIMES and len(name) > _GROUP
+]
+_SHARES = [name for name, (base, _) in _UNITS.items() if base == "%" and len(name) > _GROUP]
+PERCENT = re.compile(rf"\d[\d.,]*+\s?(?:[%‰]|(?:{pattern_of(_SHARES)})\b)", re.IGNORECASE)
+_CARDINAL = rf"(?:{pattern_of(_CARDINALS)})"
+DURATION = re.compile(
+    rf"\b(?:\d+|{_CARDINAL}(?:[ -](?:and )?(?:{_CARDINAL}|hundred|thousand|million))*+)"
+    r"(?:\s*\(\s*\d+\s*\))?[\s-]+"
+    rf"(?:(?:{_QUALIFIERS})\s+)?(?:day|{pattern_of(_UNITS_OF_TIME)})\b",
+    re.IGNORECASE,
+)
+NUMBER = re.compile(rf"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:[\s-]{SCALE})?(?![\d%])")

@@ -24,10 +24,9 @@ def tier_for(score: float, medium_from: float, large_from: float) -> Tier:
 
 def steps(minimum: Tier, available: Collection[Tier]) -> tuple[Tier, ...]:
     """Return the available tiers to ask: the `minimum` tier and those above it, or the largest."""
-    ascending = [tier for tier in Tier if tier in available]
-    ranks = list(Tier)
-    upward = [tier for tier in ascending if ranks.index(tier) >= ranks.index(minimum)]
-    return tuple(upward or ascending[-1:])
+    tiers = list(Tier)
+    upward = tuple(tier for tier in tiers[tiers.index(minimum) :] if tier in available)
+    return upward or tuple(tier for tier in tiers if tier in available)[-1:]
 
 
 def best(answers: Sequence[Answer]) -> Answer:
@@ -103,10 +102,7 @@ def _share(value: float, of: float) -> float:
 
 
 def _readability(text: str, wording: Sequence[str]) -> float:
-    """Return LIX scaled to 0–1: words per sentence plus the percentage of words above six letters.
-
-    Carl-Hugo Björnsson, Läsbarhet (1968): 20 is a children's book, 60 a scholarly one.
-    """
+    """Return LIX (Björnsson, Läsbarhet, 1968), scaled: 20 is a children's book, 60 scholarly."""
     if not wording:
         return 0.0
     if sum(not word.isascii() and words.is_unspaced(word) for word in wording) * 2 > len(wording):

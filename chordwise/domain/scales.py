@@ -12,14 +12,13 @@ from chordwise.domain.analysis_tasks import AnalysisOptions
 from chordwise.domain.grounding import Source
 from chordwise.domain.items import ColumnKind
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.quantities import CURRENCY, SCALE, Quantity
+from chordwise.domain.quantities import CURRENCY, POWER_OF, SCALE, UNSURE_SCALES, Quantity
 
 _STATEMENT = re.compile(
     rf"(?:\b(?i:in|en)[ ]|\([ ]?|^[ ]?|(?P<before>{CURRENCY})[ ]?(?:in[ ])?)"
     rf"(?:(?P<between>{CURRENCY})[ ]?)?(?P<scale>{SCALE}|(?:mm?|k)\b|['’]?000['’]?s?\b)\.?"
     rf"(?:[ ](?:of[ ])?(?:U\.?S\.?[ ])?(?P<after>{CURRENCY}))?"
 )
-_POWERS = {"m": 6, "mm": 6, "k": 3}
 _POWER_OF_ZEROS = 3
 _EXCEPTIONS = re.compile(r"\b(?:except|excluding|other than)\b([^()\n]{0,200})", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]+")
@@ -30,10 +29,7 @@ _PROSE_WORDS = 10
 
 
 def with_scales(output: JsonObject, source: Source, options: AnalysisOptions) -> JsonObject:
-    """Add the scale, and the currency, to amounts that a table of the source gives without them.
-
-    The quotes of the output have been located in the source.
-    """
+    """Add the scale and currency of a table to located amounts that it gives without them."""
     fields = json_values.objects(output.get("fields"))
     return {**output, "fields": [_scaled(field, source, options) for field in fields]}
 
@@ -51,10 +47,10 @@ def _scaled(field: JsonObject, source: Source, options: AnalysisOptions) -> Json
             about = f"{item} {quote}".casefold()
             if " per " in about or any(word in about for word in _excepted(line)):
                 return field
-            names = filter(None, (match["before"], match["between"], match["after"]))
-            code = next((Quantity(number=Decimal(1), currency=name).code for name in names), None)
-            currency = {"currency": code} if code else {}
-            return {**field, **currency, "scale": 10 ** _power(match["scale"])}
+            name = match["before"] or match["between"] or match["after"]
+            code = Quantity(number=Decimal(1), currency=name).code
+            power = POWER_OF.get(match["scale"].lower(), _POWER_OF_ZEROS)
+            return {**field, **({"currency": code} if code else {}), "scale": 10**power}
     return field
 
 
@@ -86,19 +82,13 @@ def _is_prose(line: str) -> bool:
 
 def _is_statement(match: re.Match[str], line: str) -> bool:
     """Return whether a scale is that of a table: in a sentence it has to be in brackets."""
-    if match["scale"].casefold() in _POWERS and not (match["before"] or match["between"]):
+    if match["scale"].lower() in UNSURE_SCALES and not (match["before"] or match["between"]):
         return False
     start = match.start() + (match[0][0] == "(")
     return not _is_prose(line) or line.count("(", 0, start) > line.count(")", 0, start)
 
 
 def _excepted(line: str) -> Iterator[str]:
-    for stated in _EXCEPTIONS.findall(line):
-        for word in _WORD.findall(stated.casefold()):
-            if len(word) >= _SHORTEST_WORD and word not in _COMMON:
-                yield word.removesuffix("s")
-
-
-def _power(scale: str) -> int:
-    powers = quantities.powers_in(scale) or {_POWERS.get(scale.casefold(), _POWER_OF_ZEROS)}
-    return powers.pop()
+    for word in _WORD.findall(" ".join(_EXCEPTIONS.findall(line)).casefold()):
+        if len(word) >= _SHORTEST_WORD and word not in _COMMON:
+            yield word.removesuffix("s")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from chordwise.domain import json_values, value_in_quote
@@ -25,12 +24,39 @@ def row_counts(answers: Sequence[JsonObject], schema: JsonObject) -> dict[str, R
     answers have read at the same place, or that continues from one answer to the next, counts once,
     too.
     """
-    tally, node = _Tally(), SchemaNode.root_of(schema)
-    for answer, repeated in zip(answers, _repeated_rows(answers, node), strict=True):
-        tally.add(_without_rows(answer.get("data"), repeated), node, "")
-    for path in (path for paths in _continued_rows(answers, node) for path in paths):
-        tally.rows[path.rpartition("/")[0]] -= 1
-    return {f"/data{path}": tally.count(path) for path in tally.rows}
+    root, counts = SchemaNode.root_of(schema), dict[str, RowCount]()
+    numbers, distinct = Counter[str](), defaultdict[str, set[str]](set)
+    for answer, repeated in zip(answers, _repeated_rows(answers, root), strict=True):
+        for path, node, rows in _lists(_without_rows(answer.get("data"), repeated), root):
+            is_nested = ANY_POSITION in json_values.steps(path)
+            numbers[path] += len(rows)
+            if node.is_unique and not is_nested:
+                distinct[path].update(map(canonical_json, rows))
+            counts[path] = RowCount(
+                number=0,
+                max_items=None if is_nested else node.max_items,
+                is_selection=node.is_unique or node.is_selection,
+            )
+    for path in (path for paths in _continued_rows(answers, root) for path in paths):
+        numbers[path.rpartition("/")[0]] -= 1
+    for path, values in distinct.items():
+        numbers[path] = len(values)
+    return {f"/data{path}": replace(count, number=numbers[path]) for path, count in counts.items()}
+
+
+def _lists(
+    value: JsonValue, node: SchemaNode, path: str = ""
+) -> Iterator[tuple[str, SchemaNode, list[JsonValue]]]:
+    """Yield the lists in some data, except tuples, by path with `*` for positions."""
+    if isinstance(value, dict):
+        for name, member in value.items():
+            if isinstance(member, dict | list):
+                yield from _lists(member, node.member(name), json_values.pointer(path, name))
+    elif isinstance(value, list) and not node.is_tuple:
+        yield path, node, value
+        items, place = node.items, json_values.pointer(path, ANY_POSITION)
+        for item in value:
+            yield from _lists(item, items, place)
 
 
 def row_places(answer: JsonObject) -> dict[str, list[list[tuple[int, int]]]]:
@@ -158,13 +184,8 @@ def _continued_rows(answers: Sequence[JsonObject], node: SchemaNode) -> list[set
     for answer in answers:
         rows = _joined_rows(answer.get("data"), node, "")
         first = [entry for entry in rows if not _position(entry[1])]
-        continued.append(
-            {
-                path
-                for listed, path, row in first
-                if listed in begun and _is_rest(row, node.at(listed))
-            }
-        )
+        rest = (one for one in first if one[0] in begun and _is_rest(one[2], node.at(one[0])))
+        continued.append({path for _, path, _ in rest})
         begun |= {listed for listed, _, _ in first}
     return continued
 
@@ -239,42 +260,6 @@ def canonical_json(value: JsonValue) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-@dataclass
-class _Tally:
-    """The counted rows: a number for each list, and the distinct values of unique lists."""
-
-    rows: dict[str, int] = dataclasses.field(default_factory=dict)
-    distinct: dict[str, set[str]] = dataclasses.field(default_factory=dict)
-    limits: dict[str, int | None] = dataclasses.field(default_factory=dict)
-    selections: set[str] = dataclasses.field(default_factory=set)
-
-    def add(self, value: JsonValue, node: SchemaNode, path: str) -> None:
-        if isinstance(value, dict):
-            for name, member in value.items():
-                if isinstance(member, dict | list):
-                    self.add(member, node.member(name), json_values.pointer(path, name))
-        elif isinstance(value, list) and not node.is_tuple:
-            self._add_list(value, node, path)
-
-    def _add_list(self, value: list[JsonValue], node: SchemaNode, path: str) -> None:
-        is_nested = ANY_POSITION in json_values.steps(path)
-        if node.is_unique and not is_nested:
-            self.distinct.setdefault(path, set()).update(canonical_json(item) for item in value)
-        self.rows[path] = self.rows.get(path, 0) + len(value)
-        self.limits[path] = None if is_nested else node.max_items
-        if node.is_unique or node.is_selection:
-            self.selections.add(path)
-        items, place = node.items, json_values.pointer(path, ANY_POSITION)
-        for item in value:
-            self.add(item, items, place)
-
-    def count(self, path: str) -> RowCount:
-        distinct = self.distinct.get(path)
-        number = self.rows[path] if distinct is None else len(distinct)
-        is_selection = path in self.selections
-        return RowCount(number=number, max_items=self.limits[path], is_selection=is_selection)
-
-
 def join(answers: Sequence[JsonObject], schema: JsonObject) -> Joining:
     """Join answers by shape: objects by member, lists by concatenation, other values by the first.
 
@@ -312,9 +297,12 @@ def apply_reconciliation(joining: Joining, answer: JsonObject) -> JsonObject:
             continue
         data = _with(data, json_values.steps(path), value)
         agreeing = (part for part in joining.parts if _same(_at(part.get("data"), path), value))
-        candidates = (_evidence_below(path, part) for part in (answer, *agreeing))
+        candidates = (
+            [entry for entry in json_values.objects(part.get("evidence")) if _is_below(path, entry)]
+            for part in (answer, *agreeing)
+        )
         evidence = [entry for entry in evidence if not _is_below(path, entry)]
-        evidence += next((entries for entries in candidates if entries), [])
+        evidence += next(filter(None, candidates), [])
     return {"data": data, "evidence": list(evidence)}
 
 
@@ -355,11 +343,6 @@ def _is_below(path: str, entry: JsonObject) -> bool:
     return json_values.is_within(json_values.text(entry.get("path")), path)
 
 
-def _evidence_below(path: str, answer: JsonObject) -> list[JsonObject]:
-    entries = json_values.objects(answer.get("evidence"))
-    return [entry for entry in entries if _is_below(path, entry)]
-
-
 def _same(one: JsonValue, other: JsonValue) -> bool:
     return _folded(one) == _folded(other)
 
@@ -367,10 +350,8 @@ def _same(one: JsonValue, other: JsonValue) -> bool:
 def _folded(value: JsonValue) -> str:
     """Return a text that is equal for equivalent values: 7 equals 7.0, and case is ignored."""
     if isinstance(value, str):
-        return canonical_json(" ".join(value.casefold().split()))
-    if isinstance(value, float) and value.is_integer():
-        return canonical_json(int(value))
-    return canonical_json(value)
+        value = " ".join(value.casefold().split())
+    return canonical_json(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -409,9 +390,9 @@ class _Merge:
 
     repeated: Sequence[Collection[str]]
     continued: Sequence[Collection[str]]
-    contested: list[str] = dataclasses.field(default_factory=list)
-    joined: dict[tuple[int, str], str] = dataclasses.field(default_factory=dict)
-    moved: dict[tuple[int, str], str] = dataclasses.field(default_factory=dict)
+    contested: list[str] = field(default_factory=list)
+    joined: dict[tuple[int, str], str] = field(default_factory=dict)
+    moved: dict[tuple[int, str], str] = field(default_factory=dict)
 
     def join(self, values: Sequence[_Value], node: SchemaNode, place: str) -> JsonValue:
         filled = [value for value in values if json_values.is_filled(value.content)] or list(values)
@@ -457,12 +438,14 @@ class _Merge:
             kept = round_robin(rows, node.max_items)
         else:
             kept = [row for listed in rows for row in listed]
+        paths = [json_values.pointer(place, position) for position in range(len(kept))]
         if node.is_unique:
-            self._record_repetitions(kept, lists, place)
-        return [
-            self._joined_row(parts, node.items, json_values.pointer(place, position))
-            for position, parts in enumerate(kept)
-        ]
+            texts = [canonical_json(row[0].content) for row in kept]
+            path_of = dict(zip(texts, paths, strict=True))
+            for row in (row for listed in lists for row in listed):
+                if path := path_of.get(canonical_json(row[0].content)):
+                    self._record(self.moved, row, path)
+        return [self._joined_row(*row, node.items) for row in zip(kept, paths, strict=True)]
 
     def _rows_of(self, filled: Sequence[_Value]) -> list[list[_Row]]:
         """Return the rows of each list, joined with their continuations in later lists."""
@@ -478,20 +461,11 @@ class _Merge:
                     lists[-1].append(last)
         return lists
 
-    def _joined_row(self, parts: _Row, node: SchemaNode, place: str) -> JsonValue:
+    def _joined_row(self, parts: _Row, place: str, node: SchemaNode) -> JsonValue:
         if len(parts) > 1:
             return self.join(parts, node, place)
         self._record(self.moved, parts, place)
         return parts[0].content
-
-    def _record_repetitions(
-        self, kept: Sequence[_Row], lists: Sequence[Sequence[_Row]], place: str
-    ) -> None:
-        positions = {canonical_json(row[0].content): position for position, row in enumerate(kept)}
-        for row in (row for listed in lists for row in listed):
-            position = positions.get(canonical_json(row[0].content))
-            if position is not None:
-                self._record(self.moved, row, json_values.pointer(place, position))
 
     def _record(
         self, where: dict[tuple[int, str], str], values: Sequence[_Value], place: str

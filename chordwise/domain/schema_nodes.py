@@ -29,13 +29,10 @@ class SchemaNode:
 
     def member(self, name: str) -> SchemaNode:
         """Return the node of a member of an object."""
-        declared = [
-            json_values.as_object(form.get("properties") or {}).get(name) for form in self._forms
-        ]
-        others = [form.get("additionalProperties") for form in self._forms]
-        return SchemaNode(
-            self.root, tuple(schema for schema in declared if schema is not None) or (*others,)
-        )
+        forms = [json_values.as_object(form.get("properties") or {}) for form in self._forms]
+        declared = tuple(form[name] for form in forms if form.get(name) is not None)
+        others = tuple(form.get("additionalProperties") for form in self._forms)
+        return SchemaNode(self.root, declared or others)
 
     def at(self, path: str) -> SchemaNode:
         """Return the node at a JSON Pointer into the data."""
@@ -83,12 +80,8 @@ class SchemaNode:
     @property
     def types(self) -> set[str]:
         """Return the allowed types, as far as the schema names them."""
-        declared = [form.get("type") for form in self._forms]
-        return {
-            name
-            for kind in declared
-            for name in ([kind] if isinstance(kind, str) else json_values.strings(kind))
-        }
+        kinds = (json_values.listed(form.get("type")) for form in self._forms)
+        return {name for listed in kinds for name in json_values.strings(listed)}
 
     @property
     def format(self) -> str:
@@ -109,6 +102,20 @@ class SchemaNode:
     def is_selection(self) -> bool:
         """Return whether a list is declared to hold only some of the records of a text."""
         return any(form.get(schemas.SELECTION) is True for form in self._forms)
+
+    @property
+    def is_counted(self) -> bool:
+        """Return whether the model states how many rows of a list its text has."""
+        return any(form.get(schemas.COUNT) is True for form in self._forms)
+
+    def counted_lists(self, path: str = "") -> Iterator[str]:
+        """Yield the JSON Pointers of the lists that `is_counted`, outside of other lists."""
+        for name in self.properties:
+            member, place = self.member(name), json_values.pointer(path, name)
+            if member.is_counted:
+                yield place
+            elif place.count("/") <= MAX_DEPTH:
+                yield from member.counted_lists(place)
 
     def occurs_in(self, value: JsonValue, quote: str, names: Sequence[str]) -> bool | None:
         """Return whether a value here occurs in a quote; `None` for choices and for free text."""
@@ -148,6 +155,17 @@ class SchemaNode:
         for node in (self, self.items) if depth <= MAX_DEPTH else ():
             for name in node.properties:
                 yield from node.member(name).nodes(depth + 1)
+
+    def leaves(self, depth: int = 0, above: frozenset[int] = frozenset()) -> Iterator[SchemaNode]:
+        """Yield the nodes of single values, also in rows; a definition inside itself is one."""
+        forms = frozenset(map(id, self._forms))
+        if self.items.properties and not self.properties:
+            yield from self.items.leaves(depth, above)
+        elif not self.properties or depth > MAX_DEPTH or above & forms:
+            yield self
+        else:
+            for name in self.properties:
+                yield from self.member(name).leaves(depth + 1, above | forms)
 
     def has_single_values(self, depth: int = 0) -> bool:
         """Return whether the value has parts other than lists of rows."""
@@ -189,11 +207,8 @@ class SchemaNode:
             schema = waiting.pop(0)
             if isinstance(schema, dict) and not any(schema is form for form in forms):
                 forms.append(schema)
-                waiting += self._behind(schema)
+                if reference := json_values.text(schema.get("$ref")):
+                    waiting.append(json_values.at(self.root, reference.removeprefix("#")))
+                for name in ("allOf", "anyOf", "oneOf"):
+                    waiting += json_values.objects(schema.get(name))
         return tuple(forms)
-
-    def _behind(self, schema: JsonObject) -> Iterator[JsonValue]:
-        if reference := json_values.text(schema.get("$ref")):
-            yield json_values.at(self.root, reference.removeprefix("#"))
-        for name in ("allOf", "anyOf", "oneOf"):
-            yield from json_values.objects(schema.get(name))

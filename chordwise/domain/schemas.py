@@ -13,6 +13,8 @@ CHECKS = "x-checks"
 """The member of a user's schema that declares checks between values; models do not see it."""
 SELECTION = "x-selection"
 """The member of the schema of a list that declares it to hold only some records of a text."""
+COUNT = "x-count"
+"""The member of the schema of a list that makes the model state how many rows its text has."""
 
 
 @memoized_by_identity
@@ -69,7 +71,7 @@ def number(minimum: float, maximum: float) -> JsonObject:
 
 def one_of(values: Sequence[str]) -> JsonObject:
     """Return the schema of a string that is one of `values`."""
-    choices: list[JsonValue] = list(values)
+    choices: list[JsonValue] = [str(value) for value in values]  # members of enums are no texts
     return {"type": "string", "enum": choices}
 
 

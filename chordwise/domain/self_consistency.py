@@ -8,10 +8,11 @@ not matter.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -46,16 +47,18 @@ def elected(samples: Sequence[Answer], kind: AnalysisType, options: AnalysisOpti
         return _by_label(samples, analysis.label_path)
     if kind == AnalysisType.EXTRACTION and options.schema is None:
         return _by_item(samples, extraction.items(options))
-    winner = _most_alike(samples, _words_of if analysis.is_prose else _values_of)
-    return winner if analysis.is_prose else _with_shares(winner, samples)
+    if analysis.is_prose:
+        return _most_alike(samples, [_words_of(sample.output) for sample in samples])
+    marks = [_values_of(sample.output) for sample in samples]
+    # Of equal samples, the one with more rows wins.
+    return _with_shares(_most_alike(samples, marks, [*map(len, marks)]), marks)
 
 
 def combined(parts: Iterable[float | None], joined: float | None = None) -> float | None:
     """Return the agreement of a joined answer: its own, or the mean of its parts if lower."""
     known = [part for part in parts if part is not None]
-    mean = [_share(math.fsum(known), len(known))] if known else []
-    whole = [] if joined is None else [joined]
-    return min([*mean, *whole], default=None)
+    mean = _share(math.fsum(known), len(known)) if known else None
+    return min((whole for whole in (mean, joined) if whole is not None), default=None)
 
 
 def adjusted_confidence(confidence: float, agreement: float | None, kind: AnalysisType) -> float:
@@ -74,30 +77,28 @@ def _by_label(samples: Sequence[Answer], path: str) -> Answer:
     camps: dict[str, list[Answer]] = defaultdict(list)
     for sample in samples:
         camps[_folded(json_values.text(json_values.at(sample.output, path)))].append(sample)
-    labels = sorted(camps)
-    winners = camps[max(labels, key=lambda label: (len(camps[label]), _claim(camps[label])))]
-    return replace(
-        _foremost(winners),
-        confidence=_share(_claim(winners), len(winners)),
-        agreement=_share(len(winners), len(samples)),
-    )
+
+    def claim(label: str) -> float:
+        return math.fsum(answer.confidence for answer in camps[label])
+
+    label = max(sorted(camps), key=lambda label: (len(camps[label]), claim(label)))
+    winners = camps[label]
+    confidence, agreement = _share(claim(label), len(winners)), _share(len(winners), len(samples))
+    return replace(_foremost(winners), confidence=confidence, agreement=agreement)
 
 
-def _most_alike(samples: Sequence[Answer], marks_of: Callable[[JsonObject], Marks]) -> Answer:
-    marks = [marks_of(sample.output) for sample in samples]
+def _most_alike(
+    samples: Sequence[Answer], marks: Sequence[Marks], rows: Iterable[int] = itertools.repeat(0)
+) -> Answer:
     sums = (math.fsum(_alike(left, right) for right in marks) for left in marks)
-    agreements = [_share(total, len(marks)) for total in sums]
-    # Of equal samples, the one with more rows wins.
-    rows = [len(values) if marks_of is _values_of else 0 for values in marks]
-    ranks = list(zip(agreements, rows, strict=True))
+    ranks = [(_share(total, len(marks)), count) for total, count in zip(sums, rows, strict=False)]
     best = max(ranks)
     winners = [sample for sample, rank in zip(samples, ranks, strict=True) if rank == best]
     return replace(_foremost(winners), agreement=best[0])
 
 
-def _with_shares(winner: Answer, samples: Sequence[Answer]) -> Answer:
+def _with_shares(winner: Answer, marks: Sequence[Marks]) -> Answer:
     """Return the winner with the share of samples that have the same value, in its evidence."""
-    marks = [_values_of(sample.output) for sample in samples]
     data = winner.output.get("data")
 
     def shared(entry: JsonObject) -> JsonObject:
@@ -106,7 +107,7 @@ def _with_shares(winner: Answer, samples: Sequence[Answer]) -> Answer:
         if value is None or isinstance(value, dict | list):
             return entry
         same = sum((_starred(path), _leaf(value), 1) in sample for sample in marks)
-        return {**entry, "agreement": _share(same, len(samples))}
+        return {**entry, "agreement": _share(same, len(marks))}
 
     evidence: list[JsonValue] = list(map(shared, json_values.objects(winner.output["evidence"])))
     return replace(winner, output={**winner.output, "evidence": evidence})
@@ -179,7 +180,7 @@ class _Ballot:
 
 
 def _words_of(output: JsonObject) -> Marks:
-    texts = (value for _, value in json_values.walk(output) if isinstance(value, str))
+    texts = (json_values.text(value) for _, value in json_values.walk(output))
     return frozenset(("", term, 1) for text in texts for term in words.terms(text))
 
 
@@ -224,10 +225,6 @@ def _surest(entries: Collection[JsonObject]) -> JsonObject:
 def _place(entry: JsonObject) -> tuple[float, str]:
     start = json_values.number(entry.get("start_char"))
     return math.inf if start is None else start, canonical_json(entry)
-
-
-def _claim(answers: Iterable[Answer]) -> float:
-    return math.fsum(answer.confidence for answer in answers)
 
 
 def _share(part: float, whole: int) -> float:

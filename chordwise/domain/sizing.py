@@ -139,7 +139,9 @@ def sizing(model: Model, load: Load, machine: Machine) -> Sizing:
     runtime = max(MIN_RUNTIME_BYTES, RUNTIME_SHARE * (model.weight_bytes + cache))
     reading, computing = step_seconds(model, load, machine)
     step = max(reading, computing)
-    documents, rate = _documents_per_hour(model, load, machine, step), machine.usd_per_hour
+    answering = load.output_tokens * step / load.parallel
+    documents = _HOUR_SECONDS / (_prompt_seconds(model, load, machine) + answering)
+    rate = machine.usd_per_hour
     return Sizing(
         weight_bytes=model.weight_bytes,
         kv_bytes_per_token=model.kv_bytes_per_token,
@@ -174,11 +176,8 @@ def step_seconds(model: Model, load: Load, machine: Machine) -> tuple[float, flo
     used = min(model.parameters, model.active_parameters * load.parallel)
     weights = used * model.weight_bits / BITS_PER_BYTE
     read = weights + model.kv_bytes_per_token * context * load.parallel
-    operations = 2 * model.active_parameters * load.parallel
-    return (
-        read / (machine.bandwidth * BANDWIDTH_SHARE),
-        operations / (machine.compute * COMPUTE_SHARE),
-    )
+    computing = 2 * model.active_parameters * load.parallel / (machine.compute * COMPUTE_SHARE)
+    return read / (machine.bandwidth * BANDWIDTH_SHARE), computing
 
 
 def max_parallel(model: Model, context_tokens: int, memory_bytes: float) -> int:
@@ -186,11 +185,6 @@ def max_parallel(model: Model, context_tokens: int, memory_bytes: float) -> int:
     usable = min(memory_bytes / (1 + RUNTIME_SHARE), memory_bytes - MIN_RUNTIME_BYTES)
     free = usable - model.weight_bytes
     return max(0, int(free // (model.kv_bytes_per_token * context_tokens)))
-
-
-def _documents_per_hour(model: Model, load: Load, machine: Machine, step: float) -> float:
-    answering = load.output_tokens * step / load.parallel
-    return _HOUR_SECONDS / (_prompt_seconds(model, load, machine) + answering)
 
 
 def _prompt_seconds(model: Model, load: Load, machine: Machine) -> float:

@@ -34,6 +34,17 @@ class IntakeStatus(StrEnum):
     FINISHED = "finished"
 
 
+class ListedStatus(StrEnum):
+    """Who reads a listed file; the values of `listed_files.status`.
+
+    `listed`: the process that holds the intake of the run. `waiting` and `reading`: any reader.
+    """
+
+    LISTED = "listed"
+    WAITING = "waiting"
+    READING = "reading"
+
+
 class RunStatus(StrEnum):
     """The values of `runs.status`."""
 
@@ -191,5 +202,5 @@ class CritiqueOutcome(StrEnum):
     FAILED = "failed"
 
 
-MISSING_ROWS = "missing_rows"
-"""The error code of a partial answer whose lists lack rows."""
+MISSING_ROWS, MISSING_FIELDS = "missing_rows", "missing_fields"
+"""The error codes of partial answers: lists lack rows, or fields have no valid answer."""

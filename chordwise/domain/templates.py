@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from string import Template
@@ -66,7 +65,7 @@ def problems(template: PromptTemplate) -> Iterator[TemplateProblem]:
     required = required_variables(template.name)
     allowed = (*required, "kind")
     text = f"{template.system}\n{template.user}"
-    for match in _variables(text):
+    for match in Template.pattern.finditer(text):
         name = match["named"] or match["braced"]
         if match["invalid"] is not None:
             yield TemplateProblem(what="a dollar sign alone is written $$", text=match[0])
@@ -77,24 +76,16 @@ def problems(template: PromptTemplate) -> Iterator[TemplateProblem]:
     used = _names(text)
     if missing := [name for name in required if name not in used]:
         yield TemplateProblem(what=f"missing: {_listed(missing)}; needed: {_listed(required)}")
-    elif not _is_marked(_names(template.user)):
+        return
+    names = _names(template.user)
+    place = names.index("text") if names.count("text") == 1 else 0
+    if "mark" not in names[:place] or "mark" not in names[place:]:  # a document could end the text
         yield TemplateProblem(what="user has to hold $text once, with $mark before and after it")
 
 
-def _variables(text: str) -> Iterator[re.Match[str]]:
-    return Template.pattern.finditer(text)
-
-
 def _names(text: str) -> list[str]:
-    return [name for match in _variables(text) if (name := match["named"] or match["braced"])]
-
-
-def _is_marked(names: list[str]) -> bool:
-    """Return whether the text occurs once, between marks; otherwise a document could end it."""
-    if names.count("text") != 1:
-        return False
-    place = names.index("text")
-    return "mark" in names[:place] and "mark" in names[place:]
+    matches = Template.pattern.finditer(text)
+    return [name for match in matches if (name := match["named"] or match["braced"])]
 
 
 def _listed(names: Iterable[str]) -> str:

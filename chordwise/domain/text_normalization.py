@@ -56,31 +56,25 @@ class NormalizedText:
 
 def normalize(text: str) -> NormalizedText:
     """Return the text without characters that cannot be stored or seen, with line feeds only."""
-    text, nul_at = _without_nul(text)
-    text, surrogates_replaced = _without_surrogates(text)
-    marked, text = len(text), text.lstrip(BYTE_ORDER_MARK)
-    marks_at = range(marked - len(text))
-    with_returns = text
-    text, line_ends_changed = _with_line_feeds(with_returns)
+    nuls = _NUL.finditer(text) if "\0" in text else ()
+    nul_at = array("I", (nul.start() for nul in nuls))
+    text, surrogates_replaced = _without_surrogates(text.replace("\0", ""))
+    with_returns = text.lstrip(BYTE_ORDER_MARK)
+    marks_at = range(len(text) - len(with_returns))
+    text = with_returns.replace("\r\n", "\n").replace("\r", "\n")
     visible, removed, invisible_at = _visible(text)
     hiding = sum(1 for _ in _HIDING.finditer(removed))
     return NormalizedText(
         text=visible,
         nul_removed=len(nul_at),
         surrogates_replaced=surrogates_replaced,
-        line_ends_changed=line_ends_changed,
+        line_ends_changed=with_returns.count("\r"),
         invisible_removed=len(removed),
         hiding_removed=hiding,
         runs=_runs(removed, invisible_at) if hiding or len(removed) > FEW else (),
         removed_at=(nul_at, marks_at, invisible_at),
         with_returns=with_returns if len(text) < len(with_returns) else "",
     )
-
-
-def _without_nul(text: str) -> tuple[str, Sequence[int]]:
-    if "\0" not in text:
-        return text, ()
-    return text.replace("\0", ""), array("I", (nul.start() for nul in _NUL.finditer(text)))
 
 
 def _without_surrogates(text: str) -> tuple[str, int]:
@@ -90,13 +84,6 @@ def _without_surrogates(text: str) -> tuple[str, int]:
     except UnicodeEncodeError:
         return _SURROGATES.subn(REPLACEMENT, text)
     return text, 0
-
-
-def _with_line_feeds(text: str) -> tuple[str, int]:
-    count = text.count("\r")
-    if not count:
-        return text, 0
-    return text.replace("\r\n", "\n").replace("\r", "\n"), count
 
 
 MAX_RUNS, _RUN_CHARACTERS = 20, 1_000

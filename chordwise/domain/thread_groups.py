@@ -121,18 +121,15 @@ class Gathering(Generic[Item, Outcome]):
 
     def _lead(self, entry: GatheredEntry[Item, Outcome]) -> None:
         try:
-            self._wait_for_others()
+            for _ in range(_MAX_WAITS):
+                count = len(self._waiting)
+                self._gather()
+                if len(self._waiting) == count:
+                    break
             while not entry.is_settled:
                 self._act_once()
         finally:
             self._pass_lead()
-
-    def _wait_for_others(self) -> None:
-        for _ in range(_MAX_WAITS):
-            count = len(self._waiting)
-            self._gather()
-            if len(self._waiting) == count:
-                return
 
     def _act_once(self) -> None:
         with self._lock:

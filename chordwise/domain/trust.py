@@ -15,13 +15,14 @@ from typing import TypeAlias
 
 from chordwise.domain import grounding, json_values, value_in_quote
 from chordwise.domain.analyses import extraction
-from chordwise.domain.analysis import analysis_for
+from chordwise.domain.analysis import analysis_for, claimed_number
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType
+from chordwise.domain.dates import dates_in
 from chordwise.domain.facts import DATA, Fact
 from chordwise.domain.items import cue_of, kind_in
 from chordwise.domain.items import of as items_of
-from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue
-from chordwise.domain.typed_values import TypedValue, dates_in, typed
+from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue, text_of
+from chordwise.domain.typed_values import TypedValue, typed
 from chordwise.domain.words import STOPWORDS
 
 _WORD = re.compile(r"\w+")
@@ -61,9 +62,19 @@ class Reason(StrEnum):
     NAMED_ELSEWHERE = "another passage names it"
     OTHER_TYPE = "not of the declared type"
     LOW_CONFIDENCE = "low confidence"
+    NOT_SUPPORTED = "not supported"
+
+
+class KeptBecause(StrEnum):
+    """Why a value was kept, and another value of the document was not."""
+
+    SURER = "higher confidence"
+    FIRST = "first in the document"
+    MODEL = "decided by the model"
 
 
 _SHOWN_BY_EVIDENCE = {Reason.QUOTE_NOT_FOUND, Reason.VALUE_NOT_IN_QUOTE}
+_MAX_CONTRADICTIONS = 20
 _VALUES = ("/fields/", f"{DATA.path}/")
 Doubts: TypeAlias = JsonObject
 """Lists of reasons to check the values at or below JSON Pointers, and, at `WHOLE`, of sentences
@@ -135,32 +146,93 @@ def quotes_by_path(output: JsonObject) -> Iterator[tuple[str, JsonObject]]:
         yield from ((WHOLE, finding) for finding in grounding.quotes(output))
 
 
-def disagreements(
-    parts: Sequence[JsonObject], output: JsonObject, task: AnalysisTask
-) -> Iterator[str]:
-    """Yield the paths of single values for which the chunks of a document give different ones."""
+def contradictions(
+    parts: Sequence[JsonObject], output: JsonObject, task: AnalysisTask, *, is_by_rule: bool
+) -> list[JsonObject]:
+    """Return the values of chunks that differ from the single values that an output keeps.
+
+    A row has the `path` of the kept value, the other `value` as text, its `quote` with its span,
+    and `kept_because`. The same value in another form is left out, and so are further values than
+    20 of a path. `is_by_rule` says that no model has joined the answers of the chunks.
+    """
     if task.analysis_type != AnalysisType.EXTRACTION or len(parts) < 2:  # noqa: PLR2004 - two chunks
-        return
+        return []
+    is_of_schema = USER_DATA in output
+    rivals = _members(parts, output) if is_of_schema else _fields(parts, output, task.options)
+    rows: list[JsonObject] = []
+    for path, kept, others in rivals:
+        for other in _different(kept, others):
+            is_surer = not is_of_schema and claimed_number(kept) > claimed_number(other)
+            by_model = KeptBecause.MODEL if is_of_schema and not is_by_rule else KeptBecause.FIRST
+            evidence = {name: other.get(name) for name in ("quote", "start_char", "end_char")}
+            reason = KeptBecause.SURER if is_surer else by_model
+            value = text_of(other["value"])
+            rows.append({"path": path, "value": value, **evidence, "kept_because": reason})
+    return rows
+
+
+def disagreements(rows: Iterable[JsonObject], output: JsonObject) -> Iterator[str]:
+    """Yield the paths of the values of an output to check for its `contradictions`.
+
+    The only value of an item is not one of them: the built-in model was surer of it.
+    """
+    paths = dict.fromkeys(json_values.text(row["path"]) for row in rows)
     if USER_DATA in output:
-        for path, value in _single_values(output[USER_DATA], DATA.path):
-            if _differ(value, (json_values.at(part, path) for part in parts)):
-                yield path
+        yield from paths
         return
-    for item, values in _mentions(output).items():
-        first, *others = values.values()
-        if not kind_in(task.options, item).is_list and _differ(first, others):
-            yield from values
+    for fields in _mentions(output).values():
+        if len(fields) > 1 and not paths.keys().isdisjoint(fields):
+            yield from fields
+
+
+def _members(
+    parts: Sequence[JsonObject], output: JsonObject
+) -> Iterator[tuple[str, JsonObject, Iterable[JsonObject]]]:
+    """Yield the single values of a user's data by path, with those of the chunks."""
+    evidence = [dict(quotes_by_path(part)) for part in parts]
+    for path, value in _single_values(output[USER_DATA], DATA.path):
+        others = []
+        for part, entries in zip(parts, evidence, strict=True):
+            if json_values.is_filled(other := json_values.at(part, path)):
+                above = (entries[outer] for outer in json_values.upward(path) if outer in entries)
+                others.append({**next(above, {}), "value": other})
+        yield path, {"value": value}, others
+
+
+def _fields(
+    parts: Sequence[JsonObject], output: JsonObject, options: AnalysisOptions
+) -> Iterator[tuple[str, JsonObject, Iterable[JsonObject]]]:
+    """Yield the surest value of each item with one value by path, with those of the chunks."""
+    of_parts = [_mentions(part) for part in parts]
+    for item, fields in _mentions(output).items():
+        if not kind_in(options, item).is_list:
+            path = max(fields, key=lambda path: claimed_number(fields[path]))
+            others = [field for part in of_parts for field in part.get(item, {}).values()]
+            yield path, fields[path], others
+
+
+def _different(kept: JsonObject, others: Iterable[JsonObject]) -> list[JsonObject]:
+    """Return the first of each of the values that differ from a value and from each other."""
+    known = [kept]
+    for other in others:
+        if len(known) > _MAX_CONTRADICTIONS:
+            break
+        if not any(_agree(one["value"], other["value"]) for one in known):
+            known.append(other)
+    return known[1:]
 
 
 def of_other_type(output: JsonObject, options: AnalysisOptions) -> list[str]:
     """Return the paths of values that are not a number or date, as their items declare."""
     declared = {name: item.kind for name, item in items_of(options).items() if item.type}
-    paths = []
-    for item, values in _mentions(output).items() if USER_DATA not in output else ():
-        name = {"date": "date", "money": "number", "number": "number"}.get(declared.get(item, ""))
-        if name is not None:
-            paths += [path for path, one in values.items() if getattr(typed(one), name) is None]
-    return paths
+    names = {"date": "date", "money": "number", "number": "number"}
+    return [
+        path
+        for item, values in _mentions(output).items()
+        if USER_DATA not in output and (name := names.get(declared.get(item, "")))
+        for path, one in values.items()
+        if getattr(typed(one["value"]), name) is None
+    ]
 
 
 def _single_values(value: JsonValue, path: str) -> Iterator[tuple[str, JsonValue]]:
@@ -172,29 +244,23 @@ def _single_values(value: JsonValue, path: str) -> Iterator[tuple[str, JsonValue
         yield path, value
 
 
-def _mentions(output: JsonObject) -> Mapping[str, dict[str, JsonValue]]:
-    """Return the values of each item by path."""
-    mentions: dict[str, dict[str, JsonValue]] = defaultdict(dict)
+def _mentions(output: JsonObject) -> Mapping[str, dict[str, JsonObject]]:
+    """Return the fields with a value of each item by path."""
+    mentions: dict[str, dict[str, JsonObject]] = defaultdict(dict)
     for number, field in enumerate(json_values.objects(output.get("fields"))):
         if field.get("status") == extraction.FOUND:
             path = json_values.pointer("/fields", number)
-            mentions[json_values.text(field.get("item"))][path] = field.get("value")
+            mentions[json_values.text(field.get("item"))][path] = field
     return mentions
-
-
-def _differ(value: JsonValue, others: Iterable[JsonValue]) -> bool:
-    return not all(_agree(value, other) for other in others if json_values.is_filled(other))
 
 
 def _agree(one: JsonValue, other: JsonValue) -> bool:
     """Return whether two values are the same, or one says the same in more words."""
     if isinstance(one, dict | list) or isinstance(other, dict | list):
         return True
-    first, second = typed(one), typed(other)
-    if first.date and second.date:
-        return first.date == second.date
-    if first.number is not None and second.number is not None:
-        return first.number == second.number
+    difference = typed(one).difference(typed(other))
+    if difference is not None:
+        return not difference
     words, further = (
         set(_WORD.findall(json_values.encoded(value).casefold())) for value in (one, other)
     )
@@ -223,7 +289,7 @@ def named_elsewhere(text: str, output: JsonObject, task: AnalysisTask) -> list[s
 
     Nothing near the quote names the item, and another passage with a value of its kind does. Only
     values that occur in their quotes are compared, and none from the first lines of the document.
-    docs/quality.md has the shares of right and of wrong values of which this is true.
+    benchmarks/quality.md has the shares of right and of wrong values of which this is true.
     """
     if task.analysis_type != AnalysisType.EXTRACTION:
         return []
@@ -250,10 +316,8 @@ class _Item:
 
     def is_near(self, lowered: str, start: int, end: int) -> bool:
         around = lowered[max(0, start - _BEFORE) : end + _AFTER]
-        return self._has_cue(around) or any(prefix in around for prefix in self.prefixes)
-
-    def _has_cue(self, passage: str) -> bool:
-        return self.cue is not None and self.cue.search(passage) is not None
+        has_cue = self.cue is not None and self.cue.search(around) is not None
+        return has_cue or any(prefix in around for prefix in self.prefixes)
 
     def passages(self, lowered: str, span: tuple[int, int]) -> Iterator[str]:
         """Yield the passages outside of a span that name the item, each within a paragraph."""

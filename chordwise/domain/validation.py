@@ -12,7 +12,7 @@ from typing import SupportsIndex, cast
 import json_repair
 import jsonschema_rs
 
-from chordwise.domain import checks, json_values
+from chordwise.domain import checks, json_values, schemas
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.memo import memoized_by_identity
 from chordwise.domain.schema_nodes import SchemaNode
@@ -31,6 +31,12 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 # An unclosed string matches once, up to its end, and not again from each quotation mark in it.
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+("?)', re.DOTALL)
 _ELLIPSIS = re.compile(r"\.\.\.|…")
+_COUNT = f"/{schemas.COUNT}"
+_IN_LIST = re.compile(r"(?<!/properties)/items/")
+_COUNT_HINT = (
+    f'Put "{schemas.COUNT}": true beside "type": "array"; the list may be in objects, has no '
+    "uniqueItems, and has no fixed length."
+)
 _PHONE = re.compile(r"\+?[0-9(][0-9 ()./-]{4,}[0-9]")
 _MODELS_OWN_WORDS = {
     "additionalProperties": "members that are not in the schema are not allowed",
@@ -172,13 +178,23 @@ def _problem(error: jsonschema_rs.ValidationError) -> str:
     return f"{place}: {said}" if place else said
 
 
+def unwrapped(schema: JsonValue) -> JsonValue:
+    """Return the JSON Schema inside of `{"name": …, "schema": {…}}` and the like, or itself."""
+    for wrapper in ("json_schema", "schema"):
+        if isinstance(schema, dict) and "properties" not in schema:
+            inner = schema.get(wrapper)
+            schema = inner if isinstance(inner, dict) else schema
+    return schema
+
+
 def check_schema(schema: JsonValue) -> JsonObject:
-    """Validate the JSON Schema of a user for an extraction, and return it.
+    """Validate the JSON Schema of a user for an extraction, and return it `unwrapped`.
 
     Raises:
         UsageError: The schema does not describe an object, is invalid or too large, has an external
             reference or too large a pattern, or declares an invalid check.
     """
+    schema = unwrapped(schema)
     if not isinstance(schema, dict) or schema.get("type") != "object":
         raise UsageError(
             "The schema does not describe an object.", 'Its root needs "type": "object".'
@@ -198,7 +214,26 @@ def check_schema(schema: JsonValue) -> JsonObject:
         reason = str(error).partition("\n")[0][:300]
         raise UsageError(f"The schema is not valid: {reason}") from error
     checks.check_declarations(schema)
+    _check_counts(schema)
     return schema
+
+
+def _check_counts(schema: JsonObject) -> None:
+    """Check that `x-count` is only on lists that are outside of other lists."""
+    is_inside = False
+    for path, value in json_values.walk(schema):
+        if path.endswith(_COUNT) and not path.endswith(f"/properties{_COUNT}"):
+            if not isinstance(value, bool):
+                raise UsageError(f"{schemas.COUNT} is not true or false at {path}.", _COUNT_HINT)
+            member = SchemaNode(schema, (json_values.at(schema, path.removesuffix(_COUNT)),))
+            if value and (not member.is_list or member.is_unique):
+                what = f"{schemas.COUNT} is not on a list of rows that may repeat, at {path}."
+                raise UsageError(what, _COUNT_HINT)
+            is_inside = is_inside or (value and _IN_LIST.search(path) is not None)
+    root = SchemaNode.root_of(schema)
+    counted = sum(node.is_counted for node in root.nodes())
+    if is_inside or counted > len(list(root.counted_lists())):
+        raise UsageError(f"{schemas.COUNT} is on a list inside of another list.", _COUNT_HINT)
 
 
 def _require_limits(schema: JsonObject) -> None:
@@ -231,13 +266,9 @@ def _validator(schema: str, mask: str | None = "the value") -> jsonschema_rs.Val
     limit = min(_MAX_PATTERN_BYTES, _MAX_PATTERNS_BYTES // max(1, patterns))
     return jsonschema_rs.validator_for(
         schema,
-        formats={"phone": _is_phone},
+        formats={"phone": lambda value: bool(_PHONE.fullmatch(value))},
         validate_formats=True,
         mask=mask,
         offline=True,
         pattern_options=jsonschema_rs.FancyRegexOptions(size_limit=limit, dfa_size_limit=limit),
     )
-
-
-def _is_phone(value: str) -> bool:
-    return bool(_PHONE.fullmatch(value))

@@ -15,9 +15,11 @@ from decimal import Decimal
 from functools import lru_cache
 
 from chordwise.domain import grounding, json_values
+from chordwise.domain.dates import dates_in, is_time, month_of, months_in, times_in
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.quantities import (
     TIMES,
+    VALUE_WORDS,
     Quantity,
     cells_in,
     currencies_in,
@@ -27,7 +29,7 @@ from chordwise.domain.quantities import (
     quantities,
     units_in,
 )
-from chordwise.domain.typed_values import dates_in, is_time, month_of, months_in, times_in, typed
+from chordwise.domain.typed_values import typed
 
 MARK = "value_in_quote"
 """The member of an object with a quote that holds the result of `occurs_in` for its value.
@@ -44,17 +46,15 @@ _TOKEN = re.compile(
 """A number or a word; a Latin name within Chinese or Thai text is a word even without spaces."""
 _PUNCTUATION = re.compile(r"[\W_]+")
 _UNNAMED = "yes no true false none null unknown n/a na other"
-_COMPANIES = "inc corp ltd llc llp lp plc gmbh ag kg sarl srl spa bv nv oy pty pte"
-_WRITTEN_OUT = {"incorporated": "inc", "corporation": "corp", "limited": "ltd"}
-_FORMS = {form: form for form in _COMPANIES.split()} | _WRITTEN_OUT
-"""Company forms: optional in a name, but not different from that in its quote."""
-_SHORT_FORMS = "co mbh se sa sas ab as"
-"""Further company forms, which may also be words of a name."""
-LEGAL_FORMS = _FORMS | {form: form for form in _SHORT_FORMS.split()} | {"company": "co"}
+_DISTINCT = VALUE_WORDS["legal_forms"]["distinct"]
+LEGAL_FORMS = {
+    **{form: form for forms in VALUE_WORDS["legal_forms"].values() for form in forms},
+    **{form: short for form, (short,) in VALUE_WORDS["short_forms"].items()},
+}
 """The legal forms of companies, each with its short form."""
-_OPTIONAL = "mr mrs ms dr prof the and of state commonwealth"
-"""Titles and function words that are optional in a name."""
-_MAY_BE_MISSING = frozenset((*LEGAL_FORMS, *_OPTIONAL.split()))
+_FORMS = {form: short for form, short in LEGAL_FORMS.items() if short in _DISTINCT}
+"""Company forms: optional in a name, but not different from that in its quote."""
+_MAY_BE_MISSING = frozenset((*LEGAL_FORMS, *VALUE_WORDS["optional_words"]["names"]))
 _MIN_LETTERS, _LONGEST_ENDING = 4, 2
 _MAX_IDEOGRAPHS = 8
 _SHORTEST_CODE = 5
@@ -97,11 +97,16 @@ def occurs_in(value: JsonValue, quote: str, question: str = "") -> bool | None:
     them. By the `question`, a summary or a calculation need not occur, and units may be requested.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return None if _COMPUTED.search(question) else _has_number(value, quote, question)
+        if _COMPUTED.search(question):
+            return None
+        number = typed(value).number
+        return number is not None and _Stated(quote, question).has(Quantity(number=number))
     text = json_values.text(value).strip()
-    if len(text.split()) > _MAX_WORDS and _FREE.search(question) is None:
+    if not text or _FREE.search(question) or text.casefold() in _UNNAMED.split():
+        return None
+    if len(text.split()) > _MAX_WORDS:
         return False if _adds_names(text, quote) else None
-    return None if _is_free(text, question) else _occurs(text, quote, question)
+    return _occurs(text, quote, question)
 
 
 def _occurs(text: str, quote: str, question: str) -> bool | None:
@@ -124,17 +129,8 @@ def _occurs(text: str, quote: str, question: str) -> bool | None:
     return is_stated
 
 
-def _is_free(text: str, question: str) -> bool:
-    is_long = len(text.split()) > _MAX_WORDS
-    is_free = not text or is_long or _FREE.search(question) is not None
-    return is_free or text.casefold() in _UNNAMED.split()
-
-
 def _adds_names(text: str, quote: str) -> bool:
-    """Return whether a long name or title has words that its quote does not have.
-
-    Prose may say the same in other words, and is not judged.
-    """
+    """Return whether a long name or title, and not prose, has words that its quote lacks."""
     words = _LONG_WORD.findall(text)
     is_title = sum(word[0].isupper() for word in words) > _TITLE_SHARE * len(words)
     return is_title and _adds_words(text, quote)
@@ -170,11 +166,6 @@ def is_positive_in(number: Decimal, quote: str) -> bool:
 # Numbers
 
 
-def _has_number(value: float, quote: str, question: str) -> bool:
-    number = typed(value).number
-    return number is not None and _Stated(quote, question).has(Quantity(number=number))
-
-
 @lru_cache(maxsize=64)
 def _all_in(quote: str) -> tuple[Quantity, ...]:
     """Cached, since a quote often supports all values of a row."""
@@ -194,7 +185,7 @@ class _Stated:
         self._quantities = [*stated, *unscaled]
 
     def has(self, quantity: Quantity) -> bool:
-        """Return whether a quantity is stated; a loss or a cost may be stated without its sign."""
+        """A loss or a cost may be stated without its sign."""
         if self._has(quantity):
             return True
         if quantity.number < 0:

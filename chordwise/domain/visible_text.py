@@ -17,10 +17,7 @@ def is_displayable(character: str) -> bool:
 
 
 def visible(text: str) -> str:
-    r"""Return the text with invisible characters escaped as `\u…`, except line ends and tabs.
-
-    In a JSON text the escape has the same meaning.
-    """
+    """Return the text with invisible characters except line ends and tabs escaped as in JSON."""
     return _NOT_ASCII_TEXT.sub(lambda match: _visible(match[0]), text)
 
 
@@ -29,7 +26,9 @@ _NOT_ASCII_TEXT = re.compile(r"[^\n\t -~]")
 
 @lru_cache(maxsize=10_000)
 def _visible(character: str) -> str:
-    return character if is_displayable(character) else _escaped(character)
+    units = character.encode("utf-16-be", "surrogatepass")
+    escaped = "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+    return character if is_displayable(character) else escaped
 
 
 # Except NUL, which PostgreSQL cannot store, and surrogates.
@@ -44,11 +43,6 @@ def restored(text: str) -> str:
         return match[0] if is_displayable(decoded) else decoded
 
     return _ESCAPE.sub(character, text)
-
-
-def _escaped(character: str) -> str:
-    units = character.encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
 
 _SHORT = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}

@@ -7,30 +7,41 @@ import tomllib
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib import resources
+from typing import TypeAlias
 
-# Scripts without spaces between words: Thai to Lao, Burmese, Khmer, kana and ideographs.
-_UNSPACED = (
+UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uf900-\ufaff\U00020000-\U0003134f"
 )
+"""Scripts without spaces between words: Thai to Lao, Burmese, Khmer, kana and ideographs."""
 # Vowel signs and accents, which are part of a word but not letters.
 _MARKS = (
     "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u06d6-\u06dc\u0900-\u0963\u0966-\u0dff"
 )
-WORD = re.compile(
-    f"[{_UNSPACED}]+|[^\\W_{_UNSPACED}](?:[^\\W_{_UNSPACED}]|[{_MARKS}]|['’](?=\\w))*"
-)
-_RUN = re.compile(f"[{_UNSPACED}]")
+WORD = re.compile(f"[{UNSPACED}]+|[^\\W_{UNSPACED}](?:[^\\W_{UNSPACED}]|[{_MARKS}]|['’](?=\\w))*")
+_RUN = re.compile(f"[{UNSPACED}]")
 _VOWELS = frozenset("aeiouy")
 _SHORTEST_STEM = 3
 _SHORTEST_WITH_ENDING = 4
 _SHORTEST_WITH_NOUN_ENDING = 7
 _ENGLISH_SHARE = 0.2
-_FILE = resources.files(__package__).joinpath("lexicon.toml").read_text("utf-8")
-LEXICON: dict[str, dict[str, tuple[str, ...]]] = {
-    table: {name: tuple(listed.split()) for name, listed in lists.items()}
-    for table, lists in tomllib.loads(_FILE).items()
-}
+WordLists: TypeAlias = dict[str, dict[str, tuple[str, ...]]]
+"""Lists of words by table and name."""
+
+
+def word_lists(file_name: str) -> WordLists:
+    """Return the lists of a TOML file of this package; an underscore is a blank within a name."""
+    tables = tomllib.loads(resources.files(__package__).joinpath(file_name).read_text("utf-8"))
+    return {
+        table: {
+            name: tuple(word.replace("_", " ") for word in listed.split())
+            for name, listed in lists.items()
+        }
+        for table, lists in tables.items()
+    }
+
+
+LEXICON = word_lists("lexicon.toml")
 """The word lists of `lexicon.toml`, by table and name."""
 STOPWORDS = frozenset(LEXICON["words"]["function"])
 

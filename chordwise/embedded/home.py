@@ -160,26 +160,21 @@ def locked(home: Home) -> Iterator[None]:
     """
     descriptor = os.open(home.lock_file, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        _lock(descriptor, home)
+        # A killed process with threads leaves the process list a moment before its files close.
+        processes.wait_until(
+            lambda: _has_locked(descriptor) or lock_holder(home) is not None, _DYING_SECONDS
+        )
+        if not _has_locked(descriptor):
+            holder = lock_holder(home)
+            where = f" in process {holder.pid}" if holder else ""
+            what = f"The stack of {home.path} is already running{where}."
+            raise ServiceUnavailableError(what, "Stop it with: chordwise down")
         os.truncate(descriptor, 0)
         os.write(descriptor, json.dumps(asdict(processes.own_identity())).encode())
         yield
         os.truncate(descriptor, 0)
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int, home: Home) -> None:
-    # A killed process with threads leaves the process list a moment before its files are closed.
-    processes.wait_until(
-        lambda: _has_locked(descriptor) or lock_holder(home) is not None, _DYING_SECONDS
-    )
-    if not _has_locked(descriptor):
-        holder = lock_holder(home)
-        where = f" in process {holder.pid}" if holder else ""
-        raise ServiceUnavailableError(
-            f"The stack of {home.path} is already running{where}.", "Stop it with: chordwise down"
-        )
 
 
 def _has_locked(descriptor: int) -> bool:

@@ -7,13 +7,11 @@ import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from signal import Signals
 
 from pydantic import BaseModel
 
 from chordwise.embedded import processes
 from chordwise.embedded.home import Home, password_in, read_address
-from chordwise.embedded.processes import ProcessIdentity
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.settings import ModelSettings, Settings
 
@@ -39,7 +37,7 @@ class LocalModel(BaseModel, frozen=True):
     threads: int = 1
 
 
-class EmbeddedLlama:
+class EmbeddedLlama(processes.BackgroundProcess):
     """A server for one model file, on the loopback interface and with a generated key."""
 
     def __init__(
@@ -48,14 +46,18 @@ class EmbeddedLlama:
         run: Path,
         *,
         log: Path,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str],
         inherited: Sequence[int] = (),
     ) -> None:
+        super().__init__(
+            (),
+            log=log,
+            environment=environment,
+            inherited=inherited,
+            grace_seconds=_SHUTDOWN_SECONDS,
+        )
         self._model = model
         self._address_file, self._key_file = _files(run, model.file)
-        self._log = log
-        self._environment = environment
-        self._inherited = inherited
         self._port = 0
 
     def start(self) -> None:
@@ -66,37 +68,28 @@ class EmbeddedLlama:
         """
         self._address_file.unlink(missing_ok=True)
         password_in(self._key_file)
-        server = processes.launch(
-            self._command(), log=self._log, environment=self._environment, inherited=self._inherited
-        )
+        program = (sys.executable, "-P", "-m", "chordwise.embedded.llama_server")
+        described = self._model.model_dump_json(), str(self._port)
+        self.command = (*program, *described, str(self._key_file), str(self._address_file))
+        super().start()
         processes.wait_until(
-            lambda: self._address_file.exists() or not processes.is_alive(server), _START_SECONDS
+            lambda: self._address_file.exists() or self.identity() is None, _START_SECONDS
         )
         address = read_address(self._address_file)
         # The port stays the same over restarts, unless another program has taken it meanwhile.
         self._port = int(address.url.rpartition(":")[2]) if address else 0
         if address is None:
-            processes.stop(server, (Signals.SIGTERM, _SHUTDOWN_SECONDS))
+            self.stop()
             raise ServiceUnavailableError(
-                f"The model {self._model.file} cannot be served: {processes.tail(self._log, 3)}",
+                f"The model {self._model.file} cannot be served: {self.last_log_lines()}",
                 "Check that it is a GGUF file and that enough memory is free.",
             )
 
     def stop(self) -> bool:
         """Stop the server; return whether there was one."""
-        stopped = processes.stop(self.identity(), (Signals.SIGTERM, _SHUTDOWN_SECONDS))
+        stopped = super().stop()
         self._address_file.unlink(missing_ok=True)
         return stopped
-
-    def identity(self) -> ProcessIdentity | None:
-        """Return the server's process while it runs."""
-        address = read_address(self._address_file)
-        return address.server if address else None
-
-    def _command(self) -> list[str]:
-        program = (sys.executable, "-P", "-m", "chordwise.embedded.llama_server")
-        model = self._model.model_dump_json()
-        return [*program, model, str(self._port), str(self._key_file), str(self._address_file)]
 
 
 def _files(run: Path, model: Path) -> tuple[Path, Path]:

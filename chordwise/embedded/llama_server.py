@@ -10,13 +10,12 @@ from pathlib import Path
 
 from chordwise.embedded import llama, processes
 from chordwise.embedded.home import ServerAddress, password_in, write_private
-from chordwise.embedded.llama import LocalModel
 from chordwise.errors import ConfigurationError
 
 
 def main(description: str, port: str, key_file: str, address_file: str) -> None:
     """Load the model that a `LocalModel` in JSON describes, and serve it until a signal arrives."""
-    model = LocalModel.model_validate_json(description)
+    model = llama.LocalModel.model_validate_json(description)
     processes.watch_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
     try:
         llama.check_installed()

@@ -19,8 +19,6 @@ import psycopg
 from psycopg import sql
 
 from chordwise.embedded import home, processes
-from chordwise.embedded.home import password_in
-from chordwise.embedded.processes import ProcessIdentity
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 
 DATABASE = "chordwise"
@@ -36,6 +34,7 @@ _IMMEDIATE_SHUTDOWN_SECONDS = 5.0
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 _SETTINGS = {
     "listen_addresses": "",
+    "unix_socket_directories": ".",
     "unix_socket_permissions": "0700",
     "max_connections": "200",
     "shared_buffers": "64MB",
@@ -77,7 +76,11 @@ class EmbeddedPostgres:
         self._initialize()
         self._remove_stale_locks()
         self._serve()
-        self._create_database()
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            query = "SELECT 1 FROM pg_database WHERE datname = %s"
+            if connection.execute(query, (DATABASE,)).fetchone() is None:
+                statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE))
+                connection.execute(statement)
 
     def stop(self) -> bool:
         """Stop the server that runs on the data; return whether there was one."""
@@ -87,13 +90,13 @@ class EmbeddedPostgres:
             (Signals.SIGQUIT, _IMMEDIATE_SHUTDOWN_SECONDS),
         )
 
-    def identity(self) -> ProcessIdentity | None:
+    def identity(self) -> processes.ProcessIdentity | None:
         """Return the server process that runs on the data, even one started by another stack."""
         return processes.find_by_pid_file(self._data / "postmaster.pid", str(self._data))
 
     def url(self, database: str = DATABASE) -> str:
         """Return the address, including the password."""
-        password = password_in(self._password_file)
+        password = home.password_in(self._password_file)
         folder = quote(str(self._sockets), safe="")
         return f"postgresql://{USER}:{password}@/{database}?host={folder}&port={PORT}"
 
@@ -108,7 +111,7 @@ class EmbeddedPostgres:
         shutil.rmtree(closed, ignore_errors=True)
         inside = home.make_folder(home.make_folder(closed) / "initdb")
         fresh = home.make_folder(inside / "data")
-        home.write_private(inside / "password", password_in(self._password_file))
+        home.write_private(inside / "password", home.password_in(self._password_file))
         named_user().chown(inside)
         self._run_initdb(fresh)
         owner_of(self._data).chown(fresh)
@@ -187,8 +190,13 @@ class EmbeddedPostgres:
         def has_ended() -> bool:
             nonlocal server, problem
             if processes.is_alive(server):
-                problem = self._problem()
-                return not problem
+                try:
+                    psycopg.connect(self.url("postgres"), connect_timeout=5).close()
+                except psycopg.OperationalError as error:
+                    problem = str(error) or "no answer"
+                    return False
+                problem = ""
+                return True
             problem = processes.tail(self._log, 3) or "it ended at once"
             # The children of a killed server need a moment to exit.
             if "shared memory block" not in problem:
@@ -201,33 +209,18 @@ class EmbeddedPostgres:
             processes.stop(server, (Signals.SIGQUIT, _IMMEDIATE_SHUTDOWN_SECONDS))
             raise ServiceUnavailableError(f"PostgreSQL does not start: {problem}", _HINT)
 
-    def _launch(self) -> ProcessIdentity | None:
+    def _launch(self) -> processes.ProcessIdentity | None:
         # The server may not write to the folder of the sockets, which has those of others.
         link = self._sockets / SOCKET_NAME
         link.unlink(missing_ok=True)
         link.symlink_to(self._data / SOCKET_NAME)
-        settings = {**_SETTINGS, "unix_socket_directories": "."}
-        options = [f"--{name}={value}" for name, value in settings.items()]
+        options = [f"--{name}={value}" for name, value in _SETTINGS.items()]
         command = [str(self._programs / "postgres"), "-D", str(self._data), "-p", str(PORT)]
         return processes.launch(
             owner_of(self._data).command([*command, *options], self._seen(self._data)),
             log=self._log,
             environment=_ENVIRONMENT,
         )
-
-    def _problem(self) -> str:
-        try:
-            with psycopg.connect(self.url("postgres"), connect_timeout=5):
-                return ""
-        except psycopg.OperationalError as error:
-            return str(error) or "no answer"
-
-    def _create_database(self) -> None:
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            query = "SELECT 1 FROM pg_database WHERE datname = %s"
-            if connection.execute(query, (DATABASE,)).fetchone() is None:
-                statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE))
-                connection.execute(statement)
 
 
 def programs() -> Path:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from signal import Signals
 from types import FrameType
@@ -23,23 +23,24 @@ from chordwise.settings.environment import supervisor_pipe
 def watch_parent(on_lost: Callable[[], None]) -> None:
     """Call `on_lost` once, from another thread, when the supervisor, if there was one, is gone."""
     descriptor = supervisor_pipe()
-    if descriptor is not None:
-        arguments = (descriptor, on_lost)
-        threading.Thread(target=_wait, args=arguments, name="lifeline", daemon=True).start()
+    if descriptor is None:
+        return
 
+    def wait() -> None:
+        try:
+            while os.read(descriptor, 1):
+                continue
+        except OSError:
+            return  # the variable was inherited, and the descriptor is not the supervisor's pipe
+        on_lost()
 
-def _wait(descriptor: int, on_lost: Callable[[], None]) -> None:
-    try:
-        while os.read(descriptor, 1):
-            continue
-    except OSError:
-        return  # the variable was inherited, and the descriptor is not the supervisor's pipe
-    on_lost()
+    threading.Thread(target=wait, name="lifeline", daemon=True).start()
 
 
 MAX_LOG_BYTES = 10_000_000
 _CLOCK_TOLERANCE_SECONDS = 2.0
 _AFTER_KILL_SECONDS = 5.0
+_LAST_LOG_LINES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,12 +208,6 @@ def repeating(work: Callable[[], None], seconds: float) -> Iterator[None]:
         thread.join()
 
 
-def size_of(log: Path) -> int:
-    """Return the size of a log, after which the output of a process launched now begins."""
-    size = log.stat().st_size if log.exists() else 0
-    return 0 if size > MAX_LOG_BYTES else size
-
-
 def tail(log: Path, lines: int = 5, after: int = 0) -> str:
     """Return the last lines of a log after an offset in bytes, or of one rotated since."""
     try:
@@ -221,6 +216,49 @@ def tail(log: Path, lines: int = 5, after: int = 0) -> str:
         return ""
     text = data[after if after <= len(data) else 0 :].decode("utf-8", "replace")
     return "\n".join(text.splitlines()[-lines:])
+
+
+@dataclass(slots=True, eq=False)
+class BackgroundProcess:
+    """A process that only has to run; after a request to stop it has `grace_seconds` to end."""
+
+    command: Sequence[str]
+    _: KW_ONLY
+    log: Path
+    environment: Mapping[str, str]
+    inherited: Sequence[int]
+    grace_seconds: float
+    directory: Path | None = None
+    _identity: ProcessIdentity | None = field(default=None, init=False)
+    _log_begins: int = field(default=0, init=False)
+
+    def start(self) -> None:
+        """Start the process, which writes to its log.
+
+        Raises:
+            ServiceUnavailableError: The program cannot be started.
+        """
+        rotate(self.log)
+        self._log_begins = self.log.stat().st_size if self.log.exists() else 0
+        self._identity = launch(
+            self.command,
+            log=self.log,
+            environment=self.environment,
+            inherited=self.inherited,
+            directory=self.directory,
+        )
+
+    def stop(self) -> bool:
+        """Stop the process, and kill it after its grace period; return whether it ran."""
+        return stop(self._identity, (Signals.SIGTERM, self.grace_seconds))
+
+    def identity(self) -> ProcessIdentity | None:
+        """Return the process while it runs."""
+        return self._identity if is_alive(self._identity) else None
+
+    def last_log_lines(self) -> str:
+        """Return the last lines that it has logged since it was started."""
+        return tail(self.log, _LAST_LOG_LINES, self._log_begins)
 
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -235,18 +273,12 @@ def usable_cores(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> in
 
 
 def _quotas(cgroups: Path, membership: Path) -> list[float]:
-    groups = [Path(), *_groups(membership)]
-    files = [cgroups / group / "cpu.max" for group in groups]
-    old = cgroups / "cpu"
-    quotas = [_quotient(_text(file).split()) for file in files]
-    quotas.append(_quotient([_text(old / f"cpu.cfs_{name}_us") for name in ("quota", "period")]))
-    return [quota for quota in quotas if quota is not None]
-
-
-def _groups(membership: Path) -> list[Path]:
     lines = _text(membership).splitlines()
     groups = [Path(line.removeprefix("0::/")) for line in lines if line.startswith("0::/")]
-    return [path for group in groups for path in (group, *group.parents)]
+    paths = [Path(), *(path for group in groups for path in (group, *group.parents))]
+    quotas = [_quotient(_text(cgroups / path / "cpu.max").split()) for path in paths]
+    old = [_text(cgroups / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+    return [quota for quota in (*quotas, _quotient(old)) if quota is not None]
 
 
 def _quotient(values: list[str]) -> float | None:

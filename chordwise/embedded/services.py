@@ -6,9 +6,8 @@ import logging
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from signal import Signals
 from typing import Protocol
 
@@ -16,7 +15,7 @@ from chordwise.embedded import processes
 from chordwise.embedded.home import Home, Level, last_state
 from chordwise.embedded.llama import EmbeddedLlama
 from chordwise.embedded.postgres import EmbeddedPostgres
-from chordwise.embedded.processes import ProcessIdentity
+from chordwise.embedded.processes import BackgroundProcess, ProcessIdentity
 from chordwise.embedded.stack_plan import StackPlan
 from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.errors import ChordwiseError, ConfigurationError, ServiceUnavailableError
@@ -28,7 +27,6 @@ MAX_PAUSE_SECONDS = 10.0
 # A child that ran this long did not fail at its start.
 _HEALTHY_SECONDS = 30.0
 _MAX_DOUBLINGS = 10
-_LAST_LOG_LINES = 3
 
 
 class Service(Protocol):
@@ -40,57 +38,12 @@ class Service(Protocol):
         Raises:
             ServiceUnavailableError: It does not start.
         """
-        ...
 
     def stop(self) -> bool:
         """Stop it; return whether it ran."""
-        ...
 
     def identity(self) -> ProcessIdentity | None:
         """Return its process while it runs."""
-        ...
-
-
-@dataclass(slots=True, eq=False)
-class BackgroundProcess:
-    """A process that only has to run; after a request to stop it has `grace_seconds` to end."""
-
-    command: Sequence[str]
-    _: KW_ONLY
-    log: Path
-    environment: Mapping[str, str]
-    inherited: Sequence[int]
-    grace_seconds: float
-    directory: Path | None = None
-    _identity: ProcessIdentity | None = field(default=None, init=False)
-    _log_begins: int = field(default=0, init=False)
-
-    def start(self) -> None:
-        """Start the process, which writes to its log.
-
-        Raises:
-            ServiceUnavailableError: The program cannot be started.
-        """
-        self._log_begins = processes.size_of(self.log)
-        self._identity = processes.launch(
-            self.command,
-            log=self.log,
-            environment=self.environment,
-            inherited=self.inherited,
-            directory=self.directory,
-        )
-
-    def stop(self) -> bool:
-        """Stop the process, and kill it after its grace period; return whether it ran."""
-        return processes.stop(self._identity, (Signals.SIGTERM, self.grace_seconds))
-
-    def identity(self) -> ProcessIdentity | None:
-        """Return the process while it runs."""
-        return self._identity if processes.is_alive(self._identity) else None
-
-    def last_log_lines(self) -> str:
-        """Return the last lines that it has logged since it was started."""
-        return processes.tail(self.log, _LAST_LOG_LINES, self._log_begins)
 
 
 class RestartingService:
@@ -152,25 +105,18 @@ def stop(home: Home) -> bool:
     """
     last = last_state(home)
     children = dict(last.children) if last is not None else {}
-    # The servers have pid files of their own and are found even if no snapshot names them.
-    servers = {POSTGRES, VALKEY}
     stopped = [
         processes.stop(identity, (Signals.SIGTERM, _GRACE_SECONDS))
         for name, identity in reversed(children.items())
-        if name not in servers
+        if name not in _SERVERS
     ]
-    stopped.extend(_stop_server(home, name) for name in sorted(servers, reverse=True))
+    # The servers have pid files of their own and are found even if no snapshot names them.
+    for server in (valkey, postgres):
+        with suppress(ConfigurationError):  # it is not installed, so it does not run
+            stopped.append(server(home).stop())
     home.state_file.unlink(missing_ok=True)
     home.discard_sockets()
     return any(stopped)
-
-
-def _stop_server(home: Home, name: str) -> bool:
-    try:
-        server = valkey(home) if name == VALKEY else postgres(home)
-    except ConfigurationError:
-        return False  # it is not installed, so it does not run
-    return server.stop()
 
 
 LOGGER = logging.getLogger("chordwise.embedded")
@@ -179,7 +125,8 @@ VALKEY = "valkey"
 SCHEDULER = "scheduler"
 WORKER = "worker"
 WEB = "web"
-_KEPT_UNDER_OTHER_SETTINGS = (POSTGRES, VALKEY)
+_SERVERS = (POSTGRES, VALKEY)
+"""The services that stay under other settings."""
 LLAMA_PREFIX = "llama"
 _MIGRATE_SECONDS = 300.0
 # On a busy machine, a worker may take longer to start; it is not stopped after this time.
@@ -212,7 +159,14 @@ class Children:
             ServiceUnavailableError: A service does not start.
         """
         if plan.database_url is None and POSTGRES not in self._watched:
-            self._start_postgres(plan)
+            server = postgres(self._home)
+            self._start(POSTGRES, server, "Starting PostgreSQL")
+            try:
+                self._migrate(plan, server.url())
+            except ChordwiseError:
+                self.stop(kept=self._watched.keys() - {POSTGRES})
+                raise
+            self.database_url = server.url()
         if plan.level is Level.ALL:
             self._apply_all(plan)
         else:
@@ -222,10 +176,6 @@ class Children:
         """Restart dead services; return what to report."""
         problems = {name: watched.check() for name, watched in self._watched.items()}
         return {name: problem for name, problem in problems.items() if problem is not None}
-
-    def stop_all(self) -> None:
-        """Stop everything, the last started first."""
-        self._stop(tuple(self._watched))
 
     def close(self) -> None:
         """Close the pipe that shows the children that this process is alive."""
@@ -237,30 +187,25 @@ class Children:
         identities = {name: watched.identity for name, watched in self._watched.items()}
         return {name: identity for name, identity in identities.items() if identity is not None}
 
-    def effective_database_url(self) -> str | None:
-        """Return the database that the worker uses, embedded or not."""
-        return (self.plan.database_url if self.plan else None) or self.database_url
-
     def _apply_all(self, plan: StackPlan) -> None:
         if self.plan is not None and plan.conflicts_with(self.plan):
-            raise _conflict(self.plan)
-        if plan.is_broker_embedded and VALKEY not in self._watched:
+            file = self.plan.settings_file
+            source = f"of {file}" if file else "of its environment variables"
+            advice = (
+                f"Add --config {file} to use its settings" if file else "Set the same variables"
+            )
+            raise ConfigurationError(
+                f"The running stack serves the inboxes and schedules {source}; "
+                "a restart with the settings of this command would stop that.",
+                f"{advice}, use another home with --home, or stop that stack with chordwise down.",
+            )
+        if plan.broker_url is None and VALKEY not in self._watched:
             server = valkey(self._home)
             self._start(VALKEY, server, "Starting Valkey")
             self.broker_url = server.url()
         if self.plan is None or self.plan.fingerprint != plan.fingerprint:
             self._replace_processes(plan)
         self.level = Level.ALL
-
-    def _start_postgres(self, plan: StackPlan) -> None:
-        server = postgres(self._home)
-        self._start(POSTGRES, server, "Starting PostgreSQL")
-        try:
-            self._migrate(plan, server.url())
-        except ChordwiseError:
-            self._stop([POSTGRES])
-            raise
-        self.database_url = server.url()
 
     def _migrate(self, plan: StackPlan, database_url: str) -> None:
         self._report("Updating the database schema")
@@ -285,7 +230,7 @@ class Children:
 
     def _replace_processes(self, plan: StackPlan) -> None:
         self.plan = None
-        self._stop([name for name in self._watched if name not in _KEPT_UNDER_OTHER_SETTINGS])
+        self.stop(kept=_SERVERS)
         for number, model in enumerate(plan.local_models):
             name = LLAMA_PREFIX if number == 0 else f"{LLAMA_PREFIX}-{number}"
             server = EmbeddedLlama(
@@ -308,15 +253,13 @@ class Children:
         self.plan = plan
 
     def _await_worker(self, worker: BackgroundProcess) -> None:
-        """Wait, for a limited time, until the worker consumes or reports what it waits for."""
-
         def is_decided() -> bool:
             sign = liveness.last_sign(self._home.path, WORKER)
             return bool(sign.state) or worker.identity() is None or self._is_stopped()
 
         processes.wait_until(is_decided, _WORKER_SECONDS, _POLL_SECONDS)
         if worker.identity() is None and not self._is_stopped():
-            self._stop([name for name in self._watched if name not in _KEPT_UNDER_OTHER_SETTINGS])
+            self.stop(kept=_SERVERS)
             what = f"The worker exited at its start: {worker.last_log_lines()}"
             raise ServiceUnavailableError(what, f"See {self._home.log(WORKER)}.")
         sign = liveness.last_sign(self._home.path, WORKER)
@@ -325,16 +268,16 @@ class Children:
             self._report(f"The worker is not ready yet. {sign}")
 
     def _process(self, plan: StackPlan, name: str) -> BackgroundProcess:
-        programs = plan.commands
-        commands = {
-            SCHEDULER: programs.scheduler,
-            WORKER: programs.worker,
-            WEB: programs.web,
-        }
+        programs, environment = plan.commands, self._environment(plan)
+        commands = {SCHEDULER: programs.scheduler, WORKER: programs.worker, WEB: programs.web}
+        if name == WEB:
+            environment["CHORDWISE_EMBEDDED__START"] = "false"
+        elif name == WORKER and plan.worker_concurrency is not None:
+            environment["CHORDWISE_WORKER__CONCURRENCY"] = str(plan.worker_concurrency)
         return BackgroundProcess(
             commands[name],
             log=self._home.log(name),
-            environment=self._environment(plan) | _variables(plan, name),
+            environment=environment,
             inherited=(self._reader,),
             grace_seconds=plan.grace_seconds,
             directory=plan.directory,
@@ -348,36 +291,17 @@ class Children:
         }
         return plan.environment | {name: value for name, value in addresses.items() if value}
 
-    def _start(self, name: str, service: Service, activity: str = "") -> None:
-        if activity:
-            self._report(activity)
+    def _start(self, name: str, service: Service, activity: str) -> None:
+        self._report(activity)
         watched = RestartingService(service)
         watched.start()
         self._watched[name] = watched
 
-    def _stop(self, names: Sequence[str]) -> None:
-        for name in reversed(names):
+    def stop(self, kept: Collection[str] = ()) -> None:
+        """Stop everything that is not kept, the last started first."""
+        for name in reversed([name for name in self._watched if name not in kept]):
             self._report(f"Stopping {name}")
             self._watched.pop(name).service.stop()
-
-
-def _variables(plan: StackPlan, name: str) -> dict[str, str]:
-    if name == WEB:
-        return {"CHORDWISE_EMBEDDED__START": "false"}
-    if name != WORKER or plan.worker_concurrency is None:
-        return {}
-    return {"CHORDWISE_WORKER__CONCURRENCY": str(plan.worker_concurrency)}
-
-
-def _conflict(running: StackPlan) -> ConfigurationError:
-    file = running.settings_file
-    source = f"of {file}" if file else "of its environment variables"
-    advice = f"Add --config {file} to use its settings" if file else "Set the same variables"
-    return ConfigurationError(
-        f"The running stack serves the inboxes and schedules {source}; "
-        "a restart with the settings of this command would stop that.",
-        f"{advice}, use another home with --home, or stop that stack with chordwise down.",
-    )
 
 
 def postgres(home: Home) -> EmbeddedPostgres:

@@ -11,7 +11,6 @@ from signal import Signals
 from pydantic import SecretStr
 
 from chordwise.embedded import control, processes
-from chordwise.embedded.control import Message
 from chordwise.embedded.home import (
     Home,
     Level,
@@ -21,7 +20,6 @@ from chordwise.embedded.home import (
     lock_holder,
     locked,
 )
-from chordwise.embedded.processes import ProcessIdentity
 from chordwise.embedded.stack_plan import Commands, StackPlan, autostart_fingerprint, plan_for
 from chordwise.errors import ChordwiseError, ConfigurationError, ServiceUnavailableError
 from chordwise.settings import Settings
@@ -169,10 +167,10 @@ def _request_plan(
     home: Home, plan: StackPlan, on_progress: Callable[[str], None] | None
 ) -> StackState:
     deadline = time.monotonic() + _START_TIMEOUT_SECONDS
-    started: list[ProcessIdentity | None] = []
+    started: list[processes.ProcessIdentity | None] = []
     while time.monotonic() < deadline:
         state = current_state(home)
-        last: Message | None = None
+        last: control.Message | None = None
         for last in control.request(state.control_socket, plan, deadline) if state else ():
             if last.activity and on_progress is not None:
                 on_progress(last.activity)
@@ -182,13 +180,18 @@ def _request_plan(
             raise _refusal(home, last)
         if not lock_holder(home) and not any(map(processes.is_alive, started)):
             if len(started) == _MAX_SUPERVISORS:
-                raise _refusal(home, Message())
-            started.append(_start_supervisor(home, plan))
+                raise _refusal(home, control.Message())
+            command = [sys.executable, "-P", "-m", "chordwise.embedded.supervisor", str(home.path)]
+            log, where = home.log("stack"), plan.directory
+            supervisor = processes.launch(
+                command, log=log, environment=plan.environment, directory=where
+            )
+            started.append(supervisor)
         processes.wait_until(lambda: False, _POLL_SECONDS)
     raise _failure(home, "The stack is not ready in time")
 
 
-def _refusal(home: Home, last: Message) -> ChordwiseError:
+def _refusal(home: Home, last: control.Message) -> ChordwiseError:
     if not last.code:
         return _failure(home, "The stack exited while it was starting")
     is_configuration = last.code == ConfigurationError.code
@@ -199,10 +202,3 @@ def _refusal(home: Home, last: Message) -> ChordwiseError:
 def _failure(home: Home, what: str) -> ServiceUnavailableError:
     log = home.log("stack")
     return ServiceUnavailableError(f"{what}: {processes.tail(log, 3)}", f"See {log}.")
-
-
-def _start_supervisor(home: Home, plan: StackPlan) -> ProcessIdentity | None:
-    command = [sys.executable, "-P", "-m", "chordwise.embedded.supervisor", str(home.path)]
-    return processes.launch(
-        command, log=home.log("stack"), environment=plan.environment, directory=plan.directory
-    )

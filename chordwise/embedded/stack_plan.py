@@ -12,7 +12,6 @@ from pydantic import BaseModel, SecretStr
 
 from chordwise.embedded import llama
 from chordwise.embedded.home import Level, StackPhase, StackState, home_at
-from chordwise.embedded.llama import LocalModel
 from chordwise.settings import Settings
 from chordwise.settings.environment import child_environment
 
@@ -46,18 +45,13 @@ class StackPlan(BaseModel, frozen=True, hide_input_in_errors=True):
     directory: Path
     database_url: str | None
     broker_url: str | None
-    local_models: tuple[LocalModel, ...] = ()
+    local_models: tuple[llama.LocalModel, ...] = ()
     worker_concurrency: int | None = None
     commands: Commands = Commands()
     stays: bool = False
     serves_pages: bool = False
     idle_seconds: float
     grace_seconds: float
-
-    @property
-    def is_broker_embedded(self) -> bool:
-        """Whether the stack starts Valkey."""
-        return self.level is Level.ALL and self.broker_url is None
 
     def is_met_by(self, state: StackState) -> bool:
         """Return whether a running stack fulfills this plan."""
@@ -128,16 +122,12 @@ def autostart_fingerprint(settings: Settings) -> str:
 
 
 def _hash(values: dict[str, object]) -> str:
-    text = json.dumps(values, default=_json_default, sort_keys=True)
+    text = json.dumps(values, default=lambda value: _revealed(value) or str(value), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _json_default(value: object) -> object:
-    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-
-
-def _revealed(secret: SecretStr | None) -> str | None:
-    return None if secret is None else secret.get_secret_value()
+def _revealed(value: object) -> str | None:
+    return value.get_secret_value() if isinstance(value, SecretStr) else None
 
 
 def python_path() -> dict[str, str]:

@@ -14,7 +14,6 @@ from pathlib import Path
 import psycopg
 
 from chordwise.embedded import control, processes, services
-from chordwise.embedded.control import Message
 from chordwise.embedded.home import (
     Home,
     Level,
@@ -24,7 +23,6 @@ from chordwise.embedded.home import (
     locked,
     write_state,
 )
-from chordwise.embedded.services import Children
 from chordwise.embedded.stack_plan import StackPlan
 from chordwise.errors import ChordwiseError, ConfigurationError, ServiceUnavailableError
 
@@ -56,7 +54,7 @@ class Supervisor:
         *,
         leaves_when_idle: bool = False,
         on_progress: Callable[[str], None] = lambda _activity: None,
-        on_ready: Callable[[StackState], None] | None = None,
+        on_ready: Callable[[StackState], None] = lambda _state: None,
     ) -> None:
         self._home = home
         self._plan = plan
@@ -67,7 +65,7 @@ class Supervisor:
         self._phase = StackPhase.STARTING
         self._control_socket = Path()
         self._client: socket.socket | None = None
-        self._children = Children(home, self._report_activity, self._stopped.is_set)
+        self._children = services.Children(home, self._report_activity, self._stopped.is_set)
         self._idle_seconds = plan.idle_seconds if plan else _IDLE_SECONDS
         self._idle_check_at = 0.0
         self._check_at = 0.0
@@ -101,20 +99,20 @@ class Supervisor:
         with control.listen(self._home) as listener:
             try:
                 self._control_socket = Path(listener.getsockname())
-                self._begin()
+                self._home.touch()
+                if self._plan is not None:
+                    self._children.apply(self._plan)
+                    self._phase = StackPhase.READY
+                self._publish()
+                self._on_ready(self._state())
                 while not self._stopped.is_set():
                     self._tick(listener)
             finally:
-                self._leave()
-
-    def _begin(self) -> None:
-        self._home.touch()
-        if self._plan is not None:
-            self._children.apply(self._plan)
-            self._phase = StackPhase.READY
-        self._publish()
-        if self._on_ready is not None:
-            self._on_ready(self._state())
+                self._phase = StackPhase.LEAVING
+                self._report_activity("Stopping")
+                self._children.stop()
+                self._home.state_file.unlink(missing_ok=True)
+                self._home.discard_sockets()
 
     def _tick(self, listener: socket.socket) -> None:
         request = control.next_request(listener)
@@ -133,7 +131,15 @@ class Supervisor:
 
     def _serve(self, plan: StackPlan, client: socket.socket) -> None:
         with client as self._client:
-            answer = self._answer(plan)
+            try:
+                self._children.apply(plan)
+            except (ConfigurationError, ServiceUnavailableError) as error:
+                LOGGER.error("%s %s", error.what, error.hint)  # noqa: TRY400 - the message suffices
+                answer = control.Message(code=error.code, what=error.what, hint=error.hint)
+            else:
+                self._idle_seconds = plan.idle_seconds
+                self._phase = StackPhase.READY
+                answer = control.Message(state=self._state())
             self._publish()
             if not self._stopped.is_set():
                 control.send(client, answer)
@@ -141,25 +147,15 @@ class Supervisor:
         if not self._children.level:
             self.request_stop()  # the first request was refused, so no service runs
 
-    def _answer(self, plan: StackPlan) -> Message:
-        try:
-            self._children.apply(plan)
-        except (ConfigurationError, ServiceUnavailableError) as error:
-            LOGGER.error("%s %s", error.what, error.hint)  # noqa: TRY400 - the message suffices
-            return Message(code=error.code, what=error.what, hint=error.hint)
-        self._idle_seconds = plan.idle_seconds
-        self._phase = StackPhase.READY
-        return Message(state=self._state())
-
     def _is_idle(self) -> bool:
         now = time.monotonic()
         if now < self._idle_check_at:
             return False
         self._idle_check_at = now + min(_IDLE_CHECK_SECONDS, self._idle_seconds / 4)
-        watches_folders = self._children.plan is not None and self._children.plan.stays
-        if watches_folders or self._home.unused_seconds() < self._idle_seconds:
+        plan = self._children.plan
+        if (plan and plan.stays) or self._home.unused_seconds() < self._idle_seconds:
             return False
-        database_url = self._children.effective_database_url()
+        database_url = (plan and plan.database_url) or self._children.database_url
         if self._children.level is not Level.ALL or database_url is None:
             return True  # without a worker, open work never ends
         return not has_open_work(database_url)
@@ -176,19 +172,12 @@ class Supervisor:
         LOGGER.info("stopping: the stack has been idle for %g s", self._idle_seconds)
         self.request_stop()
 
-    def _leave(self) -> None:
-        self._phase = StackPhase.LEAVING
-        self._report_activity("Stopping")
-        self._children.stop_all()
-        self._home.state_file.unlink(missing_ok=True)
-        self._home.discard_sockets()
-
     def _report_activity(self, activity: str) -> None:
         self._publish()
         LOGGER.info(activity)
         self._on_progress(activity)
         if self._client is not None:
-            control.send(self._client, Message(activity=activity))
+            control.send(self._client, control.Message(activity=activity))
 
     def _publish(self) -> None:
         now = self._state()

@@ -10,8 +10,6 @@ from signal import Signals
 from urllib.parse import quote
 
 from chordwise.embedded import home, processes
-from chordwise.embedded.home import password_in, write_private
-from chordwise.embedded.processes import ProcessIdentity
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 
 SOCKET_NAME = "valkey.sock"
@@ -45,31 +43,14 @@ class EmbeddedValkey:
             raise ServiceUnavailableError(f"Valkey is already running on {self._data}.")
         home.make_folder(self._log.parent)
         home.make_folder(self._data)
-        write_private(self._configuration, self._configuration_text())
-        self._socket.unlink(missing_ok=True)
-        self._serve()
-
-    def stop(self) -> bool:
-        """Stop the server of the data folder; return whether one was running."""
-        return processes.stop(self.identity(), (Signals.SIGTERM, _SHUTDOWN_SECONDS))
-
-    def identity(self) -> ProcessIdentity | None:
-        """Return the server process that runs on the data, even one started by another stack."""
-        return processes.find_by_pid_file(self._pid_file, str(self._configuration))
-
-    def url(self) -> str:
-        """Return the address, including the password."""
-        password = password_in(self._password_file)
-        return f"unix://:{password}@{quote(str(self._socket))}"
-
-    def _configuration_text(self) -> str:
+        password = home.password_in(self._password_file)
         entries = {
             "port": "0",
             "unixsocket": _quoted(str(self._socket)),
             "unixsocketperm": "700",
             "dir": _quoted(str(self._data)),
             "pidfile": _quoted(str(self._pid_file)),
-            "requirepass": _quoted(password_in(self._password_file)),
+            "requirepass": _quoted(password),
             "appendonly": "yes",
             "appendfsync": "everysec",
             "save": '""',
@@ -78,12 +59,11 @@ class EmbeddedValkey:
             # A title would hide the arguments by which `identity` recognizes the process.
             "set-proc-title": "no",
         }
-        return "".join(f"{name} {value}\n" for name, value in entries.items())
-
-    def _serve(self) -> None:
+        text = "".join(f"{name} {value}\n" for name, value in entries.items())
+        home.write_private(self._configuration, text)
+        self._socket.unlink(missing_ok=True)
         command = [str(self._program), str(self._configuration)]
         server = processes.launch(command, log=self._log, environment=_ENVIRONMENT)
-        password = password_in(self._password_file)
         ready = processes.wait_until(
             lambda: not processes.is_alive(server) or _answers(self._socket, password),
             _START_SECONDS,
@@ -92,6 +72,19 @@ class EmbeddedValkey:
             processes.stop(server, (Signals.SIGTERM, _SHUTDOWN_SECONDS))
             reason = processes.tail(self._log, 3)
             raise ServiceUnavailableError(f"Valkey does not start: {reason}", _HINT)
+
+    def stop(self) -> bool:
+        """Stop the server of the data folder; return whether one was running."""
+        return processes.stop(self.identity(), (Signals.SIGTERM, _SHUTDOWN_SECONDS))
+
+    def identity(self) -> processes.ProcessIdentity | None:
+        """Return the server process that runs on the data, even one started by another stack."""
+        return processes.find_by_pid_file(self._pid_file, str(self._configuration))
+
+    def url(self) -> str:
+        """Return the address, including the password."""
+        password = home.password_in(self._password_file)
+        return f"unix://:{password}@{quote(str(self._socket))}"
 
 
 def _answers(address: Path, password: str) -> bool:

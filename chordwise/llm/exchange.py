@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from decimal import Decimal
+from typing import ClassVar
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import SecretStr
@@ -15,9 +17,10 @@ from chordwise.domain.json_values import JsonObject, JsonValue, integer
 from chordwise.domain.pictures import Picture
 from chordwise.errors import ConfigurationError, ModelAccessError, ModelError
 from chordwise.llm.faults import LOWEST_ERROR_STATUS, Kind, read_fault
-from chordwise.llm.model import Completion, CompletionRequest
+from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
 from chordwise.llm.reported_limits import reported_limits
 from chordwise.llm.transport import CALL_HEADER, JsonResponse, JsonTransport
+from chordwise.settings import ModelSettings
 
 KEYLESS_HINT = (
     "No key was sent: set api_key_env of the model to the variable that holds one, and check model "
@@ -25,46 +28,75 @@ KEYLESS_HINT = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
-    """An operation of a provider: its address, and the classification of its errors.
+class HttpModel(ChatModel, ABC):
+    """A model behind an operation of an API; the key may be empty for servers that require none.
 
-    `codes` and `phrases` are specific to the provider, for `Fault.kind`, and so are `headers`;
-    `label` names the model in messages. The key may be empty.
+    `endings` are the path of the operation, and other ends of an address that stand before it.
+    `codes` and `phrases` are the errors of the API, for `Fault.kind`.
     """
 
-    url: str
-    key: SecretStr
-    label: str
-    timeout_seconds: float
-    codes: Mapping[str, Kind]
-    phrases: Mapping[str, Kind]
-    transport: JsonTransport
-    headers: Mapping[str, str] = field(default_factory=dict)
+    public_base_url: ClassVar[str]
+    endings: ClassVar[tuple[str, ...]]
+    codes: ClassVar[Mapping[str, Kind]]
+    phrases: ClassVar[Mapping[str, Kind]]
+    headers: ClassVar[Mapping[str, str]] = {}
 
-    def complete(
-        self, request: CompletionRequest, body: JsonObject, read: Callable[[JsonObject], Completion]
-    ) -> Completion:
-        """Send the body and return the completion that `read` makes of the answer's body.
+    def __init__(
+        self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport | None = None
+    ) -> None:
+        self.settings = settings
+        self.key = checked_key(api_key)
+        self.label = f"{settings.provider}/{settings.model}"
+        self.transport = transport or JsonTransport()
+
+    @property
+    def profile(self) -> ModelProfile:
+        """Return the profile from the settings of the model."""
+        return ModelProfile(
+            provider=self.settings.provider,
+            model=self.settings.model,
+            context_tokens=self.settings.context_tokens,
+            max_output_tokens=self.settings.max_output_tokens,
+            max_output_tokens_on_retry=self.settings.output_ceiling,
+        )
+
+    @abstractmethod
+    def body(self, request: CompletionRequest) -> JsonObject:
+        """Return the JSON that `complete` sends."""
+
+    @abstractmethod
+    def completion(self, body: JsonObject) -> Completion:
+        """Parse an answer of the API.
+
+        Raises:
+            ModelError: It contains no completion.
+        """
+
+    def complete(self, request: CompletionRequest) -> Completion:
+        """Send one request.
 
         Limits and cost in the headers of the answer are added; that cost replaces the body's.
 
         Raises:
             ModelError: The answer is an error, or there is none.
         """
-        headers = self.with_key()
+        url, headers = self.address(self.endings[0]), self.with_key()
         if request.call_id:
             headers[CALL_HEADER] = request.call_id
-        seconds = request.limit_seconds(self.timeout_seconds)
-        response = self.transport.post_json(self.url, headers, body, seconds)
+        seconds = request.limit_seconds(self.settings.timeout_seconds)
+        response = self.transport.post_json(url, headers, self.body(request), seconds)
         answer = response.body if isinstance(response.body, dict) else {}
         if response.status >= LOWEST_ERROR_STATUS or answer.get("error"):
             raise self.failure(response, request.user, request.system)
-        completion, cost_usd = read(answer), _usd(response.headers.get(COST_HEADER, ""))
+        completion, cost_usd = self.completion(answer), _usd(response.headers.get(COST_HEADER, ""))
         if cost_usd is None:
             cost_usd = completion.reported_cost_usd
         limits = reported_limits(response.headers)
         return replace(completion, limits=limits, reported_cost_usd=cost_usd)
+
+    def address(self, path: str) -> str:
+        """Return the address of an operation at the server of the settings."""
+        return endpoint(self.settings.base_url or self.public_base_url, path, *self.endings)
 
     def with_key(self) -> dict[str, str]:
         """Return the headers, including that of the key."""
@@ -76,16 +108,19 @@ class Exchange:
         fault, key = read_fault(response), self.key.get_secret_value()
         kind = fault.kind(self.codes, self.phrases)
         hint = "" if key or kind is not ModelAccessError else KEYLESS_HINT
-        return fault.error(kind, self.label, (key, *secrets_in(self.url), *prompt), hint)
+        secrets = (key, *secrets_in(self.settings.base_url), *prompt)
+        return fault.error(kind, self.label, secrets, hint)
 
 
-def endpoint(base_url: str, path: str) -> str:
-    """Return the address of an operation below `base_url`, which may already contain the path.
+def endpoint(base_url: str, path: str, *endings: str) -> str:
+    """Return the address of an operation below `base_url`, which may have one of the endings.
 
     The query (Azure's `api-version`) is kept. The settings reject invalid web addresses.
     """
     parts = urlsplit(base_url.strip())
-    base = parts.path.rstrip("/").removesuffix(path)
+    base = parts.path.rstrip("/")
+    for ending in endings:
+        base = base.removesuffix(ending)
     return urlunsplit((parts.scheme, parts.netloc, base + path, parts.query, ""))
 
 

@@ -124,10 +124,15 @@ class Fault:
 
 def read_fault(response: JsonResponse) -> Fault:
     """Parse an error answer of any form: object, string, list, FastAPI's `detail`, or no JSON."""
-    error = _error_object(response.body)
+    error, status = _error_object(response.body), response.status
+    code = error.get("code")
+    if status < LOWEST_ERROR_STATUS and isinstance(code, int) and code in range(400, 600):
+        status = code  # of the error in a gateway's 200
+    paths = ("/details/error_code", "/innererror/code", "/code", "/type")
+    codes = (text(at(error, path)).lower() for path in paths)
     return Fault(
-        status=_status(response.status, error),
-        codes=_codes(error),
+        status=status,
+        codes=tuple(dict.fromkeys(filter(None, codes))),
         message=text(error.get("message")) or text(error.get("detail")) or response.excerpt,
         should_retry={"true": True, "false": False}.get(response.headers.get("x-should-retry", "")),
         retry_after_seconds=retry_after_seconds(response.headers),
@@ -144,24 +149,6 @@ def _error_object(body: JsonValue) -> JsonObject:
     if isinstance(error, dict):
         return error
     return {"message": error} if isinstance(error, str) else body
-
-
-def _codes(error: JsonObject) -> tuple[str, ...]:
-    codes = [
-        text(at(error, "/details/error_code")),
-        text(at(error, "/innererror/code")),
-        text(error.get("code")),
-        text(error.get("type")),
-    ]
-    return tuple(dict.fromkeys(code.lower() for code in codes if code))
-
-
-def _status(status: int, error: JsonObject) -> int:
-    """Return the status, or the error status in the body of a gateway's 200."""
-    code = error.get("code")
-    if status < LOWEST_ERROR_STATUS and isinstance(code, int) and code in range(400, 600):
-        return code
-    return status
 
 
 MAX_BELIEVED_SECONDS = 86_400.0

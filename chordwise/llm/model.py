@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from chordwise.domain import tokens
 from chordwise.domain.analysis_tasks import AnalysisTask
@@ -66,7 +66,8 @@ class CompletionRequest:
     requests for one question from 1. `timeout_seconds` is the time left for this request with all
     its retries, if it is less than the model's own timeout and the retry policy allow. `call_id`
     identifies the request in the ledger, and in the logs of providers that accept it. `route` is
-    the reason why routing chose this model; the answer does not depend on it.
+    the reason why routing chose this model; the answer does not depend on it. `question` is the key
+    under which others wait for the answer, empty if it is not shared.
     """
 
     task: AnalysisTask
@@ -81,6 +82,7 @@ class CompletionRequest:
     timeout_seconds: float | None = None
     call_id: str = ""
     route: Route | None = None
+    question: str = ""
 
     @property
     def estimated_tokens(self) -> float:
@@ -165,14 +167,6 @@ class ChatModel(Protocol):
         Raises:
             ModelError: The request brought no answer; the subclass says why.
         """
-
-
-@runtime_checkable
-class RemoteModel(ChatModel, Protocol):
-    """A model that is called over HTTP."""
-
-    def body(self, request: CompletionRequest) -> JsonObject:
-        """Return the JSON that `complete` sends."""
 
 
 @dataclass(slots=True, eq=False)

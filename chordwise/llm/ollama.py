@@ -10,33 +10,41 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import structlog
 
 from chordwise.domain.json_values import JsonValue
 from chordwise.errors import ConfigurationError, ModelError, ModelRequestError
-from chordwise.llm.exchange import Exchange, endpoint
+from chordwise.llm.exchange import HttpModel, endpoint
 from chordwise.llm.faults import LOWEST_ERROR_STATUS
 from chordwise.llm.model import ChatModel, Completion, CompletionRequest, Middleware
 from chordwise.settings import ModelSettings
-
-if TYPE_CHECKING:
-    from chordwise.llm.providers.openai import OpenAIModel
 
 log = structlog.get_logger(__name__)
 UNLIMITED = "-1"
 _TIMEOUT_SECONDS = 10.0
 _MAX_INTERVAL_SECONDS = 60.0
-_SECONDS: Mapping[str, int] = MappingProxyType({"s": 1, "m": 60, "h": 3_600})
+_SECONDS: Mapping[str, int] = {"s": 1, "m": 60, "h": 3_600}
 
 
-def with_keep_alive(model: OpenAIModel, settings: ModelSettings) -> ChatModel:
-    """Return the model, wrapped to send `keep_alive` to its server if the settings have it."""
+def with_keep_alive(model: HttpModel) -> ChatModel:
+    """Return the model, wrapped to send `keep_alive` to its server if its settings have it."""
+    settings = model.settings
     if not settings.keep_alive:
         return model
-    send = _keep_alive_request(settings, model.exchange)
+    url = endpoint(settings.base_url, "/api/generate", *model.endings, "/v1")
+    # The native API requires a unit in a string, but not in a number.
+    duration: JsonValue = -1 if settings.keep_alive == UNLIMITED else settings.keep_alive
+
+    def send() -> None:
+        body = {"model": settings.model, "keep_alive": duration}
+        response = model.transport.post_json(url, model.with_key(), body, _TIMEOUT_SECONDS)
+        if response.status >= LOWEST_ERROR_STATUS:
+            raise ModelRequestError(
+                f"The server of {settings.model} answered keep_alive with {response.status}.",
+                "keep_alive is for Ollama; remove it for other servers.",
+            )
+
     return KeptLoaded(model, send, interval_seconds(settings))
 
 
@@ -61,24 +69,6 @@ def interval_seconds(settings: ModelSettings) -> float:
         return _MAX_INTERVAL_SECONDS
     length = int(settings.keep_alive[:-1]) * _SECONDS[settings.keep_alive[-1]]
     return min(_MAX_INTERVAL_SECONDS, length / 2)
-
-
-def _keep_alive_request(settings: ModelSettings, exchange: Exchange) -> Callable[[], None]:
-    url = endpoint(settings.base_url.rstrip("/").removesuffix("/v1"), "/api/generate")
-    # The native API requires a unit in a string, but not in a number.
-    duration: JsonValue = -1 if settings.keep_alive == UNLIMITED else settings.keep_alive
-
-    def send() -> None:
-        body = {"model": settings.model, "keep_alive": duration}
-        headers = exchange.with_key()
-        response = exchange.transport.post_json(url, headers, body, _TIMEOUT_SECONDS)
-        if response.status >= LOWEST_ERROR_STATUS:
-            raise ModelRequestError(
-                f"The server of {settings.model} answered keep_alive with {response.status}.",
-                "keep_alive is for Ollama; remove it for other servers.",
-            )
-
-    return send
 
 
 class KeptLoaded(Middleware):
@@ -107,22 +97,15 @@ class KeptLoaded(Middleware):
     def complete(self, request: CompletionRequest) -> Completion:
         """Return the answer of the model; then call `send` if it is due."""
         completion = self.model.complete(request)
-        if self._is_due():
-            self._send_if_possible()
-        return completion
-
-    def _is_due(self) -> bool:
         with self._lock:
             now = self._clock()
-            if now < self._due_at:
-                return False
-            self._due_at = now + self._interval_seconds
-            return True
-
-    def _send_if_possible(self) -> None:
+            is_due = now >= self._due_at
+            self._due_at = now + self._interval_seconds if is_due else self._due_at
         try:
-            self._send()
+            if is_due:
+                self._send()
         except ModelError as error:
             if not self._has_failed:
                 log.warning("model.keep_alive_failed", model=self.profile.model, reason=error.what)
             self._has_failed = True
+        return completion

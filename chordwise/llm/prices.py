@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 from functools import lru_cache
-from types import MappingProxyType
 from typing import ClassVar
 
 from chordwise.domain import money, tokens
@@ -32,17 +31,15 @@ from chordwise.settings import ModelSettings
 
 MILLION = Decimal(1_000_000)
 FLEX, BATCH, PRIORITY = "flex", "batch", "priority"
-_DISCOUNT: Mapping[str, Decimal] = MappingProxyType({FLEX: Decimal("0.5"), BATCH: Decimal("0.5")})
+_DISCOUNT: Mapping[str, Decimal] = {FLEX: Decimal("0.5"), BATCH: Decimal("0.5")}
 # The terms of the price list for the tiers.
-_CONTEXT: Mapping[str, dict[str, str]] = MappingProxyType(
-    {
-        FLEX: {"service_tier": "flex"},
-        BATCH: {"processing": "batch"},
-        PRIORITY: {"service_tier": "priority"},
-        # OpenAI's newer name of this tier; its answers use the older one.
-        "fast": {"service_tier": "priority"},
-    }
-)
+_CONTEXT: Mapping[str, dict[str, str]] = {
+    FLEX: {"service_tier": "flex"},
+    BATCH: {"processing": "batch"},
+    PRIORITY: {"service_tier": "priority"},
+    # OpenAI's newer name of this tier; its answers use the older one.
+    "fast": {"service_tier": "priority"},
+}
 CACHE_WRITE_FACTOR = Decimal("1.25")
 """The price of tokens that are written to the cache, relative to uncached tokens."""
 _ANYWHERE = frozenset({"", "global", "not_available"})
@@ -111,7 +108,8 @@ class Price(ABC):
 
         A rejected request costs nothing; one that may have run has an unknown cost.
         """
-        return Decimal(0) if isinstance(error, _UNBILLED) else None
+        is_free = self.basis is CostBasis.FREE or isinstance(error, _UNBILLED)
+        return Decimal(0) if is_free else None
 
     def is_known(self) -> bool:
         """Return whether the price is known before a request."""
@@ -133,10 +131,6 @@ class FreePrice(Price):
         request: CompletionRequest,  # noqa: ARG002 - as above
         service_tier: str = "",  # noqa: ARG002 - as above
     ) -> Decimal | None:
-        """Return zero."""
-        return Decimal(0)
-
-    def failure_cost_usd(self, error: ChordwiseError) -> Decimal | None:  # noqa: ARG002 - as above
         """Return zero."""
         return Decimal(0)
 
@@ -197,7 +191,7 @@ class ListPrice(Price):
         """Return the cost by the model that answered, else by the requested model."""
         names = dict.fromkeys((completion.model, self.model))
         tier = completion.service_tier
-        costs = (self._cost(name, completion.usage, tier) for name in names if name)
+        costs = (self.of_model(name, completion.usage, tier) for name in names if name)
         cost = next((cost for cost in costs if cost is not None), None)
         if cost is None or completion.inference_geo in _ANYWHERE:
             return cost
@@ -217,9 +211,10 @@ class ListPrice(Price):
 
     def is_known(self) -> bool:
         """Return whether the list contains the requested model."""
-        return self._cost(self.model, _ONE_TOKEN) is not None
+        return self.of_model(self.model, _ONE_TOKEN) is not None
 
-    def _cost(self, model: str, usage: Usage, service_tier: str = "") -> Decimal | None:
+    def of_model(self, model: str, usage: Usage, service_tier: str = "") -> Decimal | None:
+        """Return the cost of tokens by the list; `None` if it does not have the model."""
         if usage.input_tokens is None or usage.output_tokens is None:
             return None
         # The import takes 0.2 s, which commands without model calls avoid.
@@ -246,31 +241,23 @@ class ListPrice(Price):
             return None
         return _plausible(price.total_price)
 
-    def max_usd_of(
-        self, input_tokens: int, output_tokens: int, service_tier: str
-    ) -> Decimal | None:
-        """Return the maximum cost of such an answer, over all tiers unless one is given."""
-        tiers = (service_tier,) if service_tier or self.says_tier else ("", PRIORITY)
-        usages = (
-            Usage(
-                input_tokens=input_tokens, output_tokens=output_tokens, cache_write_tokens=written
-            )
-            for written in (0, input_tokens)
-        )
-        costs = [self._cost(self.model, usage, tier) for usage in usages for tier in tiers]
-        highest = max((cost for cost in costs if cost is not None), default=None)
-        return None if highest is None else highest * PROVIDERS[self.provider].regional_factor
-
 
 @lru_cache(maxsize=1024)
 def _max_list_usd(
     price: ListPrice, input_tokens: int, output_tokens: int, service_tier: str, _hour: int
 ) -> Decimal | None:
-    """Return the maximum cost by the price list, which may vary by the hour.
+    """Return the maximum cost by the price list, over all tiers unless one is given.
 
-    A lookup in the list takes about a tenth of a millisecond.
+    A lookup in the list takes about a tenth of a millisecond; prices may vary by the hour.
     """
-    return price.max_usd_of(input_tokens, output_tokens, service_tier)
+    tiers = (service_tier,) if service_tier or price.says_tier else ("", PRIORITY)
+    usages = (
+        Usage(input_tokens=input_tokens, output_tokens=output_tokens, cache_write_tokens=written)
+        for written in (0, input_tokens)
+    )
+    costs = [price.of_model(price.model, usage, tier) for usage in usages for tier in tiers]
+    highest = max((cost for cost in costs if cost is not None), default=None)
+    return None if highest is None else highest * PROVIDERS[price.provider].regional_factor
 
 
 def price_of(settings: ModelSettings) -> Price:

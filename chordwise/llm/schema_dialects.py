@@ -11,8 +11,8 @@ llama.cpp's grammar converter.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, strings, text, walk
 from chordwise.domain.memo import memoized_by_identity
@@ -38,6 +38,9 @@ _UNTRANSLATABLE = frozenset(
         "contains", "if", "then", "else", "not", "definitions", "$dynamicRef", "$recursiveRef",
     }
 )  # fmt: skip
+
+
+_TYPES = {type(None): "null", bool: "boolean", str: "string", int: "integer"}
 
 
 class _UntranslatableError(ValueError):
@@ -181,23 +184,9 @@ def _literals(source: JsonObject, dialect: _Dialect) -> JsonObject:
     if any(isinstance(value, dict | list) for value in values):
         raise _UntranslatableError
     # Anthropic requires bare literals, OpenAI requires a type beside them.
-    names = list(dict.fromkeys(_type_name(value) for value in values))
+    names = list(dict.fromkeys(_TYPES.get(type(value), "number") for value in values))
     kind: JsonObject = {"type": names[0] if len(names) == 1 else [*names]}
     return (kind if dialect.type_lists else {}) | {"enum": values}
-
-
-def _type_name(value: JsonValue) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "boolean"
-        case str():
-            return "string"
-        case int():
-            return "integer"
-        case _:
-            return "number"
 
 
 def _types(source: JsonObject) -> list[str]:
@@ -292,20 +281,13 @@ def is_recursive(schema: JsonObject) -> bool:
     if not isinstance(definitions, dict):
         return False
     uses = {name: _references(child) for name, child in definitions.items()}
-    return any(name in _reachable(name, uses) for name in uses)
+    try:
+        TopologicalSorter(uses).prepare()
+    except CycleError:
+        return True
+    return False
 
 
 def _references(schema: JsonValue) -> set[str]:
     targets = {text(value) for path, value in walk(schema) if path.endswith("/$ref")}
     return {target.removeprefix(REF_PREFIX) for target in targets}
-
-
-def _reachable(name: str, uses: Mapping[str, set[str]]) -> set[str]:
-    names: set[str] = set()
-    waiting = list(uses.get(name, ()))
-    while waiting:
-        current = waiting.pop()
-        if current not in names:
-            names.add(current)
-            waiting += uses.get(current, ())
-    return names

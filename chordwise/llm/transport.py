@@ -17,12 +17,11 @@ import threading
 import uuid
 import weakref
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
-from types import MappingProxyType
 from typing import BinaryIO, NoReturn, cast
 from urllib.parse import urljoin
 
@@ -47,9 +46,11 @@ It allows 50 kB for each of the 20,000 answers to a batch; 10 kB are usual.
 """
 CALL_HEADER = "x-client-request-id"
 """The header for a client's request id, which OpenAI logs and other servers ignore."""
-_HEADERS: Mapping[str, str] = MappingProxyType(
-    {"accept": "application/json", "accept-encoding": "identity", "user-agent": "chordwise"}
-)
+_HEADERS: Mapping[str, str] = {
+    "accept": "application/json",
+    "accept-encoding": "identity",
+    "user-agent": "chordwise",
+}
 _KEY_HEADERS = ("authorization", "x-api-key")
 HIDDEN_ENDPOINT_HINT = "Check base_url: does it lead to the API, or to a login page?"
 
@@ -78,7 +79,8 @@ class JsonTransport:
         self._max_file_bytes = max_file_bytes
         self._local = threading.local()
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
-        self._ids = RequestIds()
+        # Hosts that return the id of a request; some gateways write ids of their own instead.
+        self._echoing: set[str] = set()
 
     def post_json(
         self, url: str, headers: Mapping[str, str], body: JsonObject, timeout_seconds: float
@@ -195,7 +197,7 @@ class JsonTransport:
     def _require_matching_id(
         self, channel: Channel, response: httpx.Response, headers: Mapping[str, str]
     ) -> None:
-        """Reject an answer that has the id of another request.
+        """Reject an answer with an id of the form of ours, or from an echoing host, but not ours.
 
         A gateway that confuses two answers may do so again on the same connections, so they are
         closed.
@@ -203,7 +205,12 @@ class JsonTransport:
         ours, host = headers.get(CALL_HEADER), response.url.netloc.decode()
         # It occurs twice if both a gateway and its upstream server return it.
         theirs = response.headers.get_list(CALL_HEADER, split_commas=True)
-        if ours is None or not self._ids.is_anothers(host, ours, theirs):
+        if ours is None:
+            return
+        if ours.lower() in map(str.lower, theirs):
+            self._echoing.add(host)
+            return
+        if not any(host in self._echoing or _form(call_id) == _form(ours) for call_id in theirs):
             return
         self._abandon(channel)
         raise ModelTransportError(
@@ -325,7 +332,7 @@ def excerpt(text: str, hidden: Iterable[str] = ()) -> str:
     line = " ".join(text[: 4 * MAX_CHARACTERS].split())
     if any(_echoes(line, secret) for secret in hidden):
         return "(not shown: it repeats the request)"
-    shown = "".join(_escaped(character) for character in line)
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
     return shown if len(shown) <= MAX_CHARACTERS else shown[: MAX_CHARACTERS - 1] + "…"
 
 
@@ -341,10 +348,6 @@ def _echoes(line: str, secret: str) -> bool:
     if length == 0:
         return False
     return any(line[start : start + length] in secret for start in range(len(line) - length + 1))
-
-
-def _escaped(character: str) -> str:
-    return character if character.isprintable() else ascii(character)[1:-1]
 
 
 PLAIN = frozenset({"", "identity"})
@@ -404,27 +407,6 @@ def _unpacked(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield unpacker.flush()
         if not unpacker.eof:
             raise zlib.error("cut off")
-
-
-class RequestIds:
-    """Checks the request ids in answers against the known behavior of each host; thread-safe.
-
-    Some hosts return the id of the request; some gateways write ids of their own, which
-    identify no request.
-    """
-
-    def __init__(self) -> None:
-        self._echoing: set[str] = set()
-
-    def is_anothers(self, host: str, ours: str, theirs: Collection[str]) -> bool:
-        """Return whether an answer with these ids belongs to another request.
-
-        It does if an id has the form of our ids, or if the host is known to return our ids.
-        """
-        if ours.lower() in {call_id.lower() for call_id in theirs}:
-            self._echoing.add(host)
-            return False
-        return any(host in self._echoing or _form(call_id) == _form(ours) for call_id in theirs)
 
 
 def _form(id_: str) -> int | None:

@@ -10,12 +10,7 @@ from pathlib import Path
 from chordwise import settings as settings_module
 from chordwise.domain import chunking, document_flags, facts, grounding, items, missing_rows, trust
 from chordwise.domain.analysis import analysis_for
-from chordwise.domain.analysis_tasks import (
-    AnalysisOptions,
-    AnalysisTask,
-    AnalysisType,
-    Stage,
-)
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.answers import Answer
 from chordwise.domain.checks import FailedCheck
 from chordwise.domain.critique import Critique
@@ -78,6 +73,7 @@ class Analysis:
     is the result of the critique; both are `None` if not requested. `missing_rows` are the lists
     that lack rows of the parts or of records in the text, and `coverage` is the share of their rows
     that is in the output. `row_counts` are the lists of the output with their row counts.
+    `missing_fields` is why fields of the schema have no valid answer; it is empty otherwise.
     `failed_checks` are the `x-checks` of the schema that the output does not pass. `transcribed_by`
     is the model that read the pages of a scan, or `tesseract`; it is empty if the file contained
     all of the text.
@@ -101,14 +97,16 @@ class Analysis:
     agreement: float | None = None
     critique: Critique | None = None
     missing_rows: tuple[MissingRows, ...] = ()
+    missing_fields: str = ""
     row_counts: Sequence[JsonValue] = ()
     failed_checks: tuple[FailedCheck, ...] = ()
     transcribed_by: str = ""
 
     @property
     def is_partial(self) -> bool:
-        """Whether rows are missing, or the parts were merged by rule."""
-        return bool(self.merged_without_model or missing_rows.losses(self.missing_rows))
+        """Whether rows or fields are missing, or the parts were merged by rule."""
+        reason = self.merged_without_model or self.missing_fields
+        return bool(reason or missing_rows.losses(self.missing_rows))
 
 
 class DocumentAnalyzer:
@@ -260,6 +258,7 @@ def _analysis(
         agreement=answer.agreement,
         critique=examined.critique,
         missing_rows=answer.missing_rows,
+        missing_fields=answer.missing_fields,
         row_counts=counts,
         failed_checks=examined.failed_checks(task),
     )

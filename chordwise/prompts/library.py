@@ -22,6 +22,7 @@ CRITIQUE = "critique"
 REVISION = "revision"
 TABLE_HEADER = "table-header"
 TRANSCRIPTION = "transcription"
+PLAN = "plan"
 
 
 @cache
@@ -87,7 +88,7 @@ def _files_in(folder: Path) -> list[Path]:
 
 def replaceable() -> list[str]:
     """Return the names of the released templates that a user's template can replace."""
-    fixed = (REPAIR, CRITIQUE, REVISION, TRANSCRIPTION)
+    fixed = (REPAIR, CRITIQUE, REVISION, TRANSCRIPTION, PLAN)
     return sorted({template.name for template in released().values()} - {*fixed})
 
 
@@ -117,7 +118,6 @@ def templates_for(task: AnalysisTask, fallback: Sequence[str]) -> tuple[PromptTe
 
 
 def _newest(name: str, task: AnalysisTask) -> PromptTemplate:
-    """Return the task's own template of this name, or else the newest released one."""
     candidates = (template for template in task.options.templates if template.name == name)
     return next(candidates, None) or latest(name)
 
@@ -152,12 +152,7 @@ def _read(file_name: str, content: str) -> PromptTemplate:
 
 
 def _checked(file: Path) -> PromptTemplate:
-    """Read and validate a user's template.
-
-    Raises:
-        ConfigurationError: It cannot be read or is invalid; the message names the line of a
-            problem.
-    """
+    """Read and validate a user's template."""
     try:
         content = file.read_text("utf-8-sig")
         template = _read(file.name, content)

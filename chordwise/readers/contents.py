@@ -8,6 +8,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -15,6 +16,7 @@ from typing import IO, BinaryIO
 from chordwise.errors import ReadError
 from chordwise.readers import failures
 from chordwise.readers.limits import MEGABYTE
+from chordwise.remote import RemoteError, RemotePath
 
 SLICE_BYTES = MEGABYTE
 
@@ -53,14 +55,12 @@ def content_of_file(file: BinaryIO, max_megabytes: int) -> Content:
     """
     digest, byte_count = hashlib.sha256(), 0
     modified_ns = os.fstat(file.fileno()).st_mtime_ns
-    try:
+    with _explained():
         for piece in slices(file):
             digest.update(piece)
             byte_count += len(piece)
             if byte_count > max_megabytes * MEGABYTE:
                 raise failures.larger_than(max_megabytes)
-    except OSError as error:
-        raise read_error_for(error) from error
     return Content(
         file=file, sha256=digest.hexdigest(), byte_count=byte_count, modified_ns=modified_ns
     )
@@ -73,12 +73,17 @@ def spooled(pieces: Iterable[bytes | bytearray]) -> Content:
         ReadError: There is no space for it.
     """
     digest, byte_count = hashlib.sha256(), 0
-    file = _nameless_file()
+    with _explained():
+        # Unbuffered: the child reads the same file by its descriptor.
+        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by the content
     try:
         for piece in pieces:
             digest.update(piece)
             byte_count += len(piece)
-            _write(file, piece)
+            view = memoryview(piece)
+            with _explained():
+                while view:
+                    view = view[file.write(view) :]
     except BaseException:
         file.close()
         raise
@@ -91,25 +96,16 @@ def slices(file: IO[bytes]) -> Iterator[bytes]:
         yield piece
 
 
-def _nameless_file() -> BinaryIO:
+@contextmanager
+def _explained() -> Iterator[None]:
     try:
-        # Unbuffered: the child reads the same file by its descriptor.
-        return tempfile.TemporaryFile(buffering=0)
-    except OSError as error:
-        raise read_error_for(error) from error
-
-
-def _write(file: BinaryIO, piece: bytes | bytearray) -> None:
-    view = memoryview(piece)
-    try:
-        while view:
-            view = view[file.write(view) :]
-    except OSError as error:
+        yield
+    except (OSError, ValueError) as error:
         raise read_error_for(error) from error
 
 
 def opened(path: Path, max_megabytes: int, *, follow_symlinks: bool) -> BinaryIO:
-    """Open a regular file for reading.
+    """Open a regular file for reading; a remote one is copied to an unnamed temporary file.
 
     Raises:
         ReadError: It is not a regular file, may not be read, does not exist, or is larger than the
@@ -118,11 +114,11 @@ def opened(path: Path, max_megabytes: int, *, follow_symlinks: bool) -> BinaryIO
     # The kind of the file may change between the check and the opening. Opening therefore does not
     # wait for the writer of a pipe, and the kind of the opened file is checked again.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-    try:
+    with _explained():
+        if isinstance(path, RemotePath):
+            return _fetched(path, max_megabytes)
         _refuse_irregular((path.stat() if follow_symlinks else path.lstat()).st_mode)
         descriptor = os.open(path, flags if follow_symlinks else flags | os.O_NOFOLLOW)
-    except (OSError, ValueError) as error:
-        raise read_error_for(error) from error
     file = os.fdopen(descriptor, "rb", buffering=0)
     try:
         status = os.fstat(file.fileno())
@@ -135,14 +131,23 @@ def opened(path: Path, max_megabytes: int, *, follow_symlinks: bool) -> BinaryIO
     return file
 
 
+def _fetched(path: RemotePath, max_megabytes: int) -> BinaryIO:
+    status = path.stat()
+    _refuse_irregular(status.st_mode)
+    if status.st_size > max_megabytes * MEGABYTE:
+        raise failures.larger_than(max_megabytes)
+    file = spooled(path.pieces()).file
+    now = path.stat()
+    if (now, now.st_mtime_ns, file.tell()) != (status, status.st_mtime_ns, status.st_size):
+        file.close()
+        raise failures.changed()
+    file.seek(0)
+    return file
+
+
 def _refuse_irregular(mode: int) -> None:
-    if not stat.S_ISREG(mode):
-        raise failures.refused(
-            f"is {_kind(mode)}, not a regular file.", "Submit files and folders.", "not_a_file"
-        )
-
-
-def _kind(mode: int) -> str:
+    if stat.S_ISREG(mode):
+        return
     kinds = {
         stat.S_IFDIR: "a folder",
         stat.S_IFLNK: "a symbolic link",
@@ -151,13 +156,18 @@ def _kind(mode: int) -> str:
         stat.S_IFCHR: "a device",
         stat.S_IFBLK: "a device",
     }
-    return kinds.get(stat.S_IFMT(mode), "something else")
+    kind = kinds.get(stat.S_IFMT(mode), "something else")
+    what = f"is {kind}, not a regular file."
+    raise failures.refused(what, "Submit files and folders.", "not_a_file")
 
 
 def read_error_for(error: OSError | ValueError) -> ReadError:
     """Return an error of the operating system as a sentence with a hint."""
     if not isinstance(error, OSError):
         return failures.refused("has a name that no file can have.", "Check the name.", "name")
+    if isinstance(error, RemoteError):
+        reason = "permission_denied" if error.errno == errno.EACCES else "input_output"
+        return failures.unreadable(f"{error.strerror}.", error.hint, reason)
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR:
             return failures.unreadable("does not exist (any more).", "Check the name.", "not_found")

@@ -5,14 +5,26 @@ from __future__ import annotations
 import fnmatch
 import itertools
 import os
+import pickle
+import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ReadError, UsageError
 from chordwise.readers import failures
 from chordwise.readers.contents import read_error_for
+from chordwise.remote import (
+    FolderEntry,
+    RemoteEntry,
+    RemoteError,
+    is_remote,
+    lexists,
+    path_of,
+    scandir,
+)
 
 STDIN = "-"
 STDIN_SOURCE = "stdin"
@@ -22,13 +34,15 @@ STDIN_SOURCE = "stdin"
 class FoundFile:
     """A file to read, or to account for with its `failure`; `path` is `None` for stdin.
 
-    Only links that the user named are followed.
+    Only links that the user named are followed. `status` is the state of a remote file when it was
+    listed.
     """
 
     source: str
     path: Path | None = None
     follow_symlinks: bool = True
     failure: ReadError | None = None
+    status: os.stat_result | None = None
 
 
 def discover(arguments: Sequence[str]) -> Iterator[FoundFile]:
@@ -43,29 +57,66 @@ def discover(arguments: Sequence[str]) -> Iterator[FoundFile]:
 
 def _first_of(files: Iterator[FoundFile], argument: str) -> Iterator[FoundFile]:
     first = next(files, None)
-    if first is None:
+    if first is not None:
+        return itertools.chain([first], files)
+    what = f"{printable(argument)} matches no file"
+    if has_wildcard(argument) and not path_of(folder := split(argument)[0]).is_dir():
+        what += f": there is no folder {printable(folder)}"
+    raise UsageError(
+        f"{what}.",
+        "Check the name of the bucket or host, and of the folder."
+        if is_remote(argument)
+        else "Name files, folders, patterns in quotes, or - for standard input.",
+    )
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
         raise UsageError(
-            _no_match_message(argument),
-            "Name files, folders, patterns in quotes, or - for standard input.",
-        )
-    return itertools.chain([first], files)
-
-
-def _no_match_message(argument: str) -> str:
-    if has_wildcard(argument):
-        folder, _ = split(argument)
-        if not Path(folder).is_dir():
-            return f"{printable(argument)} matches no file: there is no folder {printable(folder)}."
-    return f"{printable(argument)} matches no file."
+            f"The list of files cannot be stored on disk: {error}.",
+            "Free space in the folder for temporary files, or name another one in SQLITE_TMPDIR.",
+        ) from error
 
 
 def _deduplicated(files: Iterator[FoundFile]) -> Iterator[FoundFile]:
-    seen: set[str] = set()
-    for file in files:
-        identity = STDIN if file.path is None else os.path.realpath(file.path)
-        if identity not in seen:
-            seen.add(identity)
-            yield file
+    # A temporary database of SQLite is in memory while it is small.
+    with closing(sqlite3.connect("", check_same_thread=False)) as seen:
+        seen.execute("CREATE TABLE paths (path BLOB PRIMARY KEY) WITHOUT ROWID")
+        for file in files:
+            path = STDIN if file.path is None else os.path.realpath(file.path)
+            with _explained():
+                added = seen.execute("INSERT OR IGNORE INTO paths VALUES (?)", [os.fsencode(path)])
+            if added.rowcount:
+                yield file
+
+
+class FileList:
+    """A list of any length, on disk except for a small one; files are read from it in order."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", check_same_thread=False)
+        self._database.execute("CREATE TABLE files (number INTEGER PRIMARY KEY, file BLOB)")
+        self._length = 0
+
+    def append(self, file: FoundFile) -> None:
+        """Add a file."""
+        row = (self._length, pickle.dumps(file))
+        with _explained():
+            self._database.execute("INSERT INTO files VALUES (?, ?)", row)
+        self._length += 1
+
+    def __len__(self) -> int:
+        """Return the number of files."""
+        return self._length
+
+    def __iter__(self) -> Iterator[FoundFile]:
+        """Yield the files in order."""
+        query = "SELECT file FROM files ORDER BY number"
+        for (file,) in self._database.execute(query):
+            yield pickle.loads(file)  # noqa: S301 - written above
 
 
 def _files_of(argument: str) -> Iterator[FoundFile]:
@@ -73,84 +124,84 @@ def _files_of(argument: str) -> Iterator[FoundFile]:
         return iter([FoundFile(source=STDIN_SOURCE)])
     if "\0" in argument or not argument:
         return iter(())
-    path = Path(argument)
-    if path.is_dir():
-        return _Walk(argument).files()
-    if os.path.lexists(path):
-        return iter([FoundFile(source=printable(argument), path=path)])
-    return _matching(argument) if has_wildcard(argument) else iter(())
+    path = path_of(argument)
+    try:
+        if not lexists(path):
+            folder, pattern = split(argument) if has_wildcard(argument) else ("", ())
+            return _walk(folder, pattern) if folder and path_of(folder).is_dir() else iter(())
+        if path.is_dir():
+            return _walk(argument)
+    except RemoteError as error:
+        return iter([_failed(argument, read_error_for(error))])
+    return iter([FoundFile(source=printable(argument), path=path)])
 
 
-def _matching(argument: str) -> Iterator[FoundFile]:
-    folder, pattern = split(argument)
-    if not Path(folder).is_dir():
-        return iter(())
-    return _Walk(folder, pattern).files()
-
-
-class _Walk:
-    """The walk of one folder from top to bottom, sorted by the bytes of names, never leaving it."""
-
-    def __init__(self, folder: str, pattern: tuple[str, ...] = ()) -> None:
-        self._folder = folder
-        self._pattern = pattern
-        self._boundary = os.path.realpath(folder)
-
-    def files(self) -> Iterator[FoundFile]:
-        # A stack instead of recursion: folders may be nested deeper than Python's recursion.
-        waiting: list[tuple[os.DirEntry[str], tuple[str, ...]]] = []
-        yield from self._list(self._folder, (), waiting)
-        while waiting:
-            entry, path = waiting.pop()
-            if entry.is_dir(follow_symlinks=False):
-                if may_hold(path, self._pattern):
-                    yield from self._list(entry.path, path, waiting)
-            elif matches(path, self._pattern):
-                yield from self._file(entry)
-
-    def _list(
-        self,
-        folder: str,
-        path: tuple[str, ...],
-        waiting: list[tuple[os.DirEntry[str], tuple[str, ...]]],
-    ) -> Iterator[FoundFile]:
-        try:
-            with os.scandir(folder) as entries:
-                listed = [entry for entry in entries if not is_ignored(entry.name)]
-        except OSError as error:
-            yield _failed(folder, read_error_for(error))
-            return
-        listed.sort(key=lambda entry: os.fsencode(entry.name), reverse=True)
-        waiting.extend((entry, (*path, entry.name)) for entry in listed)
-
-    def _file(self, entry: os.DirEntry[str]) -> Iterator[FoundFile]:
-        if entry.is_symlink():
-            yield from self._link(entry.path)
+def _walk(folder: str, pattern: tuple[str, ...] = ()) -> Iterator[FoundFile]:
+    """Yield files from top to bottom, sorted by the bytes of names, never leaving the folder."""
+    boundary = os.path.realpath(folder)
+    # A stack instead of recursion: folders may be nested deeper than Python's recursion.
+    waiting: list[tuple[FolderEntry, tuple[str, ...]]] = []
+    yield from _list(folder, (), waiting)
+    while waiting:
+        entry, path = waiting.pop()
+        if entry.is_dir(follow_symlinks=False):
+            if may_hold(path, pattern):
+                yield from _list(entry.path, path, waiting)
+        elif not matches(path, pattern):
+            continue
+        elif entry.is_symlink():
+            yield from _link(entry.path, boundary)
         else:
             # The reader checks the kind again, and rejects anything but a regular file.
             yield FoundFile(
-                source=printable(entry.path), path=Path(entry.path), follow_symlinks=False
+                source=printable(entry.path),
+                path=path_of(entry.path),
+                follow_symlinks=False,
+                status=entry.status if isinstance(entry, RemoteEntry) else None,
             )
 
-    def _link(self, link: str) -> Iterator[FoundFile]:
-        """Follow a link to a file inside the folder; folders are found by their own names."""
-        try:
-            target = os.path.realpath(link, strict=True)
-        except OSError as error:
-            yield _failed(link, read_error_for(error))
-            return
-        if os.path.commonpath((self._boundary, target)) != self._boundary:
-            what, hint = "is a symbolic link out of its folder.", "Name its target as an argument."
-            yield _failed(link, failures.refused(what, hint, "symlink"))
-        elif not Path(target).is_dir():
-            yield FoundFile(source=printable(link), path=Path(target), follow_symlinks=False)
+
+def _list(
+    folder: str,
+    path: tuple[str, ...],
+    waiting: list[tuple[FolderEntry, tuple[str, ...]]],
+) -> Iterator[FoundFile]:
+    try:
+        with scandir(folder) as entries:
+            listed = [entry for entry in entries if not is_ignored(entry.name)]
+    except OSError as error:
+        yield _failed(folder, read_error_for(error))
+        return
+    listed.sort(key=lambda entry: os.fsencode(entry.name), reverse=True)
+    waiting.extend((entry, (*path, entry.name)) for entry in listed)
+
+
+def _link(link: str, boundary: str) -> Iterator[FoundFile]:
+    """Follow a link to a file inside the folder; folders are found by their own names."""
+    if is_remote(link):
+        what, hint = "is a symbolic link on a server.", "Name its target as an argument."
+        yield _failed(link, failures.refused(what, hint, "symlink"))
+        return
+    try:
+        target = os.path.realpath(link, strict=True)
+    except OSError as error:
+        yield _failed(link, read_error_for(error))
+        return
+    if os.path.commonpath((boundary, target)) != boundary:
+        what, hint = "is a symbolic link out of its folder.", "Name its target as an argument."
+        yield _failed(link, failures.refused(what, hint, "symlink"))
+    elif not Path(target).is_dir():
+        yield FoundFile(source=printable(link), path=Path(target), follow_symlinks=False)
 
 
 def _failed(path: str, error: ReadError) -> FoundFile:
     source = printable(path)
     # Not resolved: the same target may be refused under several names.
     return FoundFile(
-        source=source, path=Path(path), follow_symlinks=False, failure=failures.named(source, error)
+        source=source,
+        path=path_of(path),
+        follow_symlinks=False,
+        failure=failures.named(source, error),
     )
 
 
@@ -164,11 +215,12 @@ def has_wildcard(argument: str) -> bool:
 
 def split(argument: str) -> tuple[str, tuple[str, ...]]:
     """Return the folder to search and the pattern for paths below it, by segments."""
-    segments = PurePath(argument).parts
+    segments = path_of(argument).parts
     fixed = list(itertools.takewhile(lambda segment: not has_wildcard(segment), segments))
     # Two adjacent ** are equivalent to one, and much slower.
     pattern = [segment for segment, _ in itertools.groupby(segments[len(fixed) :])]
-    return os.path.join(*fixed) if fixed else ".", tuple(pattern)  # noqa: PTH118 - stays a string
+    folder = os.path.join(*fixed) if fixed else "."  # noqa: PTH118 - stays a string
+    return str(type(path_of(argument))(folder)), tuple(pattern)
 
 
 def matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
@@ -216,13 +268,25 @@ def matches_any_file(path: str) -> bool:
         next(discover([path]))
     except UsageError as error:
         folder = split(path)[0] if has_wildcard(path) else path
-        if Path(folder).is_dir():
+        if path_of(folder).is_dir():
             return False
         hint = "Create or mount its folder where the scheduler runs; it may be empty."
         raise UsageError(error.what, hint) from error
     return True
 
 
+def spellings(path: str) -> Sequence[str]:
+    """Return the names under which documents at a path can be stored: as it was typed, or whole.
+
+    `.` stands for all documents whose names are relative.
+    """
+    if is_remote(path):
+        return (path.rstrip("/"),)
+    whole = os.path.normpath(absolute(path))
+    relative = os.path.relpath(whole)
+    return tuple(dict.fromkeys((whole, printable(relative), printable(f"./{relative}"))))
+
+
 def absolute(path: str) -> str:
     """Return a path argument made absolute; `-` is kept, and patterns stay patterns."""
-    return path if path == STDIN else printable(os.path.join(os.getcwd(), path))  # noqa: PTH109, PTH118 - it may be a pattern
+    return path if path == STDIN or is_remote(path) else printable(os.path.join(os.getcwd(), path))  # noqa: PTH109, PTH118 - it may be a pattern

@@ -84,26 +84,6 @@ def needs_ocr(what: str = "holds no text, only images: it is a scan.") -> ReadEr
     )
 
 
-def ocr_missing() -> ReadError:
-    """Return the error for a scan if the OCR libraries are not installed."""
-    return unreadable(
-        "is a scan, and the OCR that readers.ocr asks for is not installed.",
-        f"Install it where files are taken in: {INSTALL_OCR}.",
-        NEEDS_OCR,
-    )
-
-
-def ocr_language_missing(languages: str) -> ReadError:
-    """Return the error for a scan in languages for which Tesseract has no data."""
-    packages = " ".join(f"tesseract-ocr-{code.replace('_', '-')}" for code in languages.split("+"))
-    return unreadable(
-        f"is a scan, and no folder has the OCR data of all the languages {languages}.",
-        f"On Debian and Ubuntu: apt-get install {packages.lower()}; "
-        "else name a folder with LANGUAGE.traineddata files in readers.ocr_data.",
-        NEEDS_OCR,
-    )
-
-
 def ocr_failed() -> ReadError:
     """Return the error for a scan of which Tesseract recognized no page."""
     return unreadable(
@@ -174,15 +154,6 @@ def too_many_characters(limit: int) -> ReadError:
         f"holds more than {limit:,} characters of text.",
         "Split it, or raise readers.max_characters.",
         "too_many_characters",
-    )
-
-
-def too_many_rows(rows: int, characters: int) -> ReadError:
-    """Return the error for a table whose list of values would exceed the memory."""
-    return too_large(
-        f"has more rows than one answer may list: at most {rows:,} in {characters:,} characters.",
-        "Split it, or analyze each row as a document (--text-column).",
-        "too_many_rows",
     )
 
 

@@ -7,12 +7,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from chordwise.kinds import Kinds
-from chordwise.readers.reader_output import Extracted, Extraction, ReadOptions
+from chordwise.readers.reader_output import Extracted, Extraction, PageText, ReadOptions
 
 if TYPE_CHECKING:
-    from chordwise.readers.formats.picture import Scan
+    from PIL.Image import Image
 
 TextReader: TypeAlias = Callable[[BinaryIO, ReadOptions], Extracted | Iterator[Extraction]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """The pages of a file on demand: a picture in gray, or its text; `None` if it is damaged."""
+
+    pages: Iterator[Image | PageText | None]
+    media_type: str
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,11 @@ def limit_process(memory_megabytes: int) -> None:
     If memory runs out nevertheless, the kernel ends this process before all others. Not every
     system enforces every limit (macOS has no limit on the address space).
     """
-    address_space = _address_space_bytes() + memory_megabytes * MEGABYTE
+    try:
+        used = int(_STATUS.read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        used = 512 * MEGABYTE
+    address_space = used + memory_megabytes * MEGABYTE
     for limit, value in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
@@ -72,14 +76,6 @@ def limit_file(timeout_seconds: float) -> None:
 def release_file() -> None:
     """Stop the timer between files, when the process may wait."""
     signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _address_space_bytes() -> int:
-    try:
-        pages = int(_STATUS.read_text(encoding="ascii").split()[0])
-    except (OSError, ValueError, IndexError):
-        return 512 * MEGABYTE
-    return pages * resource.getpagesize()
 
 
 RESERVED_MEGABYTES = 420

@@ -23,10 +23,26 @@ _PART_BYTES = 256 * 1024 * 1024
 # Typical XML shrinks to a tenth, repetitive tables to a hundredth; deflate's limit is a thousandth.
 _RATIO = 150
 _RATIO_FROM_BYTES = 16 * 1024 * 1024
-_ENCRYPTED_FLAG = 1
+ENCRYPTED_FLAG = 1
 _SLICE = 65_536
 _PROLOGUE_BYTES = 4_096
-_DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, OSError)
+DAMAGES = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, NotImplementedError, OSError, ValueError),
+)
+"""What the libraries raise for a damaged archive."""
+
+
+def opened_zip(source: Source, kind: str) -> zipfile.ZipFile:
+    """Open an archive, which is a `kind` in messages.
+
+    Raises:
+        ReadError: It is damaged.
+    """
+    try:
+        return zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except DAMAGES as error:
+        raise failures.malformed(f"is a damaged {kind}.") from error
 
 
 class PartTarget:
@@ -80,11 +96,7 @@ class OfficePackage:
         Raises:
             ReadError: It is damaged, encrypted, a ZIP bomb, or has a document type declaration.
         """
-        try:
-            file = io.BytesIO(data) if isinstance(data, bytes) else data
-            self._archive = zipfile.ZipFile(file)
-        except (*_DAMAGES, ValueError) as error:
-            raise failures.malformed(f"is a damaged {kind} file.") from error
+        self._archive = opened_zip(data, f"{kind} file")
         self._parsed = parsed
         self._has_document_types = has_document_types
         members = self._archive.infolist()
@@ -159,11 +171,11 @@ class OfficePackage:
                     yield piece
         except KeyError as error:
             raise failures.malformed(f"is damaged: its part {part} is missing.") from error
-        except _DAMAGES as error:
+        except DAMAGES as error:
             raise failures.malformed(f"is damaged: its part {part} cannot be unpacked.") from error
 
     def _check(self, member: zipfile.ZipInfo) -> None:
-        if member.flag_bits & _ENCRYPTED_FLAG:
+        if member.flag_bits & ENCRYPTED_FLAG:
             raise failures.encrypted()
         if not member.filename.lower().endswith(self._parsed):
             return

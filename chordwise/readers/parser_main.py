@@ -158,7 +158,8 @@ def _zip_format(file: BinaryIO) -> str:
         with zipfile.ZipFile(file) as archive:
             names = [*archive.namelist(), f"mimetype:{_mimetype(archive)}"]
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, OSError) as error:
-        if _ZIP_END not in _end(file):
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _ZIP_END_BYTES))
+        if _ZIP_END not in file.read():
             raise failures.truncated("an office file or ZIP archive") from error
         raise failures.malformed("is a damaged DOCX or ZIP file.") from error
     if "[Content_Types].xml" in names and any(name.startswith("visio/") for name in names):
@@ -170,12 +171,6 @@ def _zip_format(file: BinaryIO) -> str:
         if all(any(name.startswith(part) for name in names) for part in parts)
     )
     return max(ranked)[1]
-
-
-def _end(file: BinaryIO) -> bytes:
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - _ZIP_END_BYTES))
-    return file.read()
 
 
 def _mimetype(archive: zipfile.ZipFile) -> str:

@@ -155,6 +155,14 @@ class ParserProcess:
 
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair()
+        paths = [str(_SOURCE), *(path for path in sys.path if Path(path).is_absolute())]
+        # Minimal: the child must not see the keys of providers.
+        environment = {
+            "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+            "PYTHONUTF8": "1",
+            # The threads of Tesseract slow each other down.
+            "OMP_THREAD_LIMIT": "1",
+        }
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - a module of Chordwise, no shell
                 [sys.executable, "-P", "-m", _CHILD, str(self._memory_megabytes)],
@@ -162,17 +170,13 @@ class ParserProcess:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
-                env=_environment(),
+                env=environment,
                 start_new_session=True,
             )
         self._channel, self._files = ours, 1
-        self._await_readiness(ours)
-        return ours
-
-    def _await_readiness(self, channel: socket.socket) -> None:
-        """Wait for the child, to distinguish a broken installation from a broken file."""
         try:
-            protocol.receive(channel, 0, time.monotonic() + _START_SECONDS)
+            # Its first answer distinguishes a broken installation from a broken file.
+            protocol.receive(ours, 0, time.monotonic() + _START_SECONDS)
         except OSError as error:
             self.kill()
             status = self.stop()
@@ -180,6 +184,7 @@ class ParserProcess:
                 f"The process that reads files did not start (status {status}).",
                 f"Run {sys.executable} -m {_CHILD} 64 and read its error message.",
             ) from error
+        return ours
 
 
 def _timed_out(options: ReadOptions) -> ReadError:
@@ -202,14 +207,3 @@ def _ended(status: int | None, options: ReadOptions) -> ReadError:
         "open it in its own program, save it again, and submit the new copy.",
         "parser_crashed",
     )
-
-
-def _environment() -> dict[str, str]:
-    """Return the minimal environment for Python; the child must not see the keys of providers."""
-    paths = [str(_SOURCE), *(path for path in sys.path if Path(path).is_absolute())]
-    return {
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
-        "PYTHONUTF8": "1",
-        # The threads of Tesseract slow each other down.
-        "OMP_THREAD_LIMIT": "1",
-    }

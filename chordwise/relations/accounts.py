@@ -53,20 +53,6 @@ NOTICES = Relation(
     },
     order="id",
 )
-JOBS = Relation(
-    query="""SELECT
-    j.id AS job_id, j.document_id, i.source, j.analysis_type, j.model, j.status,
-    j.chunk_count AS chunks,
-    (SELECT count(*) FROM chunks AS c WHERE c.job_id = j.id AND c.status = 'succeeded')
-        AS chunks_done,
-    r.confidence, r.coverage, j.finished_at,
-    j.reused_from IS NOT NULL AND j.status = 'succeeded' AS reused
-FROM jobs AS j
-INNER JOIN intakes AS i ON i.id = j.intake_id
-LEFT JOIN results AS r ON r.job_id = j.id""",
-    filters={"run_id": "j.run_id = %(run_id)s", "after": "j.id > %(after)s"},
-    order="j.id",
-)
 COSTS = Relation(
     query="SELECT run_id, calls, cache_hits, cost_usd, unpriced_calls FROM run_costs",
     filters={"run_ids": "run_id = ANY(%(run_ids)s)"},
@@ -111,7 +97,6 @@ DELIVERIES = Relation(
     filters={"run_id": "run_id = %(run_id)s AND status <> 'skipped'"},
     order="id",
 )
-_MINUTE_MILLISECONDS = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,13 +225,3 @@ def _set_reading(connection: Connection, value: LiteralString) -> None:
     """Set the planner options of plans that read a whole table before they return a row."""
     for method in ("seqscan", "hashjoin", "mergejoin"):
         connection.execute(f"SET LOCAL enable_{method} = {value}")
-
-
-def jobs_of_run(
-    connection: Connection, run_id: uuid.UUID, limit: int, after: uuid.UUID | None = None
-) -> Sequence[Row]:
-    """Return the jobs of a run in the order of their intake, starting after `after`."""
-    # Ids ascend with the clock and a job is created after its run, so the primary key limits the
-    # scan. The minute allows for a slow clock of the machine that takes in.
-    first = uuid.UUID(int=run_id.int - (_MINUTE_MILLISECONDS << 80))
-    return JOBS.read(connection, {"run_id": run_id, "after": after or first}, limit=limit)

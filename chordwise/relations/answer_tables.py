@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
-from psycopg import Connection, sql
+from psycopg import Connection
 from psycopg.errors import DataError
 
 from chordwise.domain import json_values
@@ -21,6 +21,7 @@ from chordwise.errors import UsageError
 from chordwise.relations.relation import Relation, Row, Values, rows
 from chordwise.storage import answer_tables
 from chordwise.storage.answer_tables import SCHEMA, AnswerTable
+from chordwise.storage.sql_text import quoted_name, quoted_value
 
 NUMBERS = frozenset({ColumnKind.NUMBER, ColumnKind.MONEY, ColumnKind.SCORE})
 MAX_LIST_ROWS = 200
@@ -86,10 +87,9 @@ class DocumentTable:
         }
         for column in self.columns.values():
             filters |= _filters_of(column)
-        return Relation(
-            query=f"SELECT t.document_id, t.needs_check\nFROM {_view(self.name)} AS t",
-            filters=filters,
-        )
+        view = quoted_name(SCHEMA, self.name)
+        query = f"SELECT t.document_id, t.needs_check\nFROM {view} AS t"
+        return Relation(query=query, filters=filters)
 
     def order(self, column: str, *, is_descending: bool, offset: int = 0) -> str:
         """Return the order of `documents` by a column from an offset on; no value is last."""
@@ -98,15 +98,24 @@ class DocumentTable:
         return f"{by} OFFSET {offset:d}"
 
     def read(
-        self, connection: Connection, filters: Values, order: str, limit: int | None
+        self,
+        connection: Connection,
+        filters: Values,
+        order: str,
+        limit: int | None,
+        after: uuid.UUID | None = None,
     ) -> list[Row]:
-        """Return `documents` in an order.
+        """Return `documents` in an order; with `after`, those whose name follows that document's.
 
         Raises:
             UsageError: The limit of a column is not a number or a date.
         """
+        last = f"""SELECT t.document, t.document_id FROM {quoted_name(SCHEMA, self.name)} AS t
+WHERE t.document_id = %(after)s"""
+        where = [f"(t.document, t.document_id) > ({last})"] if after else []
+        values = {**filters, "after": after}
         with _readable():
-            return self.documents.read(connection, filters, order=order, limit=limit)
+            return self.documents.read(connection, values, where=where, order=order, limit=limit)
 
     def rows(self, connection: Connection, ids: Sequence[uuid.UUID]) -> list[Row]:
         """Return the rows of documents, in this order.
@@ -116,7 +125,7 @@ class DocumentTable:
         """
         answers = rows(
             connection,
-            f"""SELECT t.*, a.trust AS "whole answer" FROM {_view(self.name)} AS t
+            f"""SELECT t.*, a.trust AS "whole answer" FROM {quoted_name(SCHEMA, self.name)} AS t
 LEFT JOIN answer_trust AS a ON a.job_id = t.job_id
 WHERE t.document_id = ANY(%(ids)s) ORDER BY array_position(%(ids)s, t.document_id)""",
             {"ids": ids},
@@ -126,7 +135,7 @@ WHERE t.document_id = ANY(%(ids)s) ORDER BY array_position(%(ids)s, t.document_i
             states = [_field(f"{column.name}_trust") for column in self.of_list(name)]
             trust = f"min(least({', '.join([*states, 'NULL::trust'])})) AS trust"
             of_view = f"""SELECT t.document_id, count(*), {trust}
-FROM {_view(view)} AS t WHERE t.document_id = ANY(%(ids)s) GROUP BY t.document_id"""
+FROM {quoted_name(SCHEMA, view)} AS t WHERE t.document_id = ANY(%(ids)s) GROUP BY t.document_id"""
             for row in rows(connection, of_view, {"ids": ids}):
                 lists[row["document_id"]][name] = row
         return [{**row, "lists of objects": lists[row["document_id"]]} for row in answers]
@@ -149,7 +158,7 @@ FROM {_view(view)} AS t WHERE t.document_id = ANY(%(ids)s) GROUP BY t.document_i
 
         `min_checks` is the least number of cells to check in a row.
         """
-        statement = f"""SELECT t.* FROM {_view(self.lists[name])} AS t
+        statement = f"""SELECT t.* FROM {quoted_name(SCHEMA, self.lists[name])} AS t
 WHERE t.document_id = %(document_id)s AND t.needs_check >= %(min_checks)s
 ORDER BY t.parent_row, t.row_index LIMIT {MAX_LIST_ROWS}"""
         return rows(connection, statement, {"document_id": document_id, "min_checks": min_checks})
@@ -182,7 +191,7 @@ ORDER BY t.parent_row, t.row_index LIMIT {MAX_LIST_ROWS}"""
         """
         cells = ["('', NULL::trust, t.needs_check)"]
         for name in self.columns:
-            literal, trust = sql.Literal(name).as_string(None), _field(f"{name}_trust")
+            literal, trust = quoted_value(name), _field(f"{name}_trust")
             cells.append(f"({literal}, {trust}, ({_field(name)} IS NOT NULL)::int)")
         # Each column of the view is computed once, and not again for each number.
         statement = f"""WITH t AS MATERIALIZED (SELECT t.* {self._matching(filters)})
@@ -284,8 +293,4 @@ def _readable() -> Iterator[None]:
 
 
 def _field(name: str) -> str:
-    return sql.Identifier("t", name).as_string(None)
-
-
-def _view(name: str) -> str:
-    return sql.Identifier(SCHEMA, name).as_string(None)
+    return quoted_name("t", name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -12,7 +12,6 @@ from decimal import Decimal
 from psycopg import Connection
 
 from chordwise.domain.identifiers import first_id
-from chordwise.domain.json_values import JsonValue
 from chordwise.domain.states import (
     AWAITED_REQUESTS,
     UNFINISHED_JOBS,
@@ -165,7 +164,10 @@ _RUN = Relation(
 FROM (
     SELECT *,
         intake_finished_at IS NULL AND status <> '{RunStatus.CANCELLED}'
-        AND (intake_until IS NULL OR intake_until <= clock_timestamp()) AS is_interrupted
+        AND (lease_until IS NULL OR lease_until <= clock_timestamp())
+        AND NOT EXISTS (
+            SELECT FROM listed_files WHERE run_id = runs.id AND status <> 'listed'
+        ) AS is_interrupted
     FROM runs
 ) AS run""",
     filters={"run_id": "id = %(run_id)s"},
@@ -256,7 +258,10 @@ _WAITS = """
 SELECT
     b.id AS batch_id, min(r.call ->> 'provider') AS provider, min(r.call ->> 'model') AS model,
     b.provider_id, coalesce(b.status, 'gathering') AS status, b.provider_status,
-    count(*) AS questions, coalesce(b.request_count, 0) AS request_count, b.counts,
+    count(*) AS questions, coalesce(b.request_count, 0) AS request_count, (
+        SELECT coalesce(sum(value::int), 0)::int FROM jsonb_each(b.counts)
+        WHERE key NOT IN ('total', 'processing') AND jsonb_typeof(value) = 'number'
+    ) AS done,
     coalesce(b.submitted_at, b.created_at, min(r.created_at)) AS since,
     min(j.batch_until) AS until, b.expires_at, b.poll_at AS next_poll_at, b.error_message AS error
 FROM batch_requests AS r
@@ -268,7 +273,6 @@ WHERE j.run_id = %(run_id)s AND j.status = ANY(%(unfinished)s) AND r.status = AN
 GROUP BY b.id, r.model_name
 ORDER BY since, b.id
 """
-_NOT_DONE = ("total", "processing")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,14 +309,4 @@ def of_run(connection: Connection, run_id: uuid.UUID) -> Sequence[BatchWait]:
         "unfinished": _UNFINISHED,
         "awaited": [status.value for status in AWAITED_REQUESTS],
     }
-    waits = rows(connection, _WAITS, values)
-    return tuple(BatchWait(done=_done(wait.pop("counts")), **wait) for wait in waits)
-
-
-def _done(counts: Mapping[str, JsonValue] | None) -> int:
-    """Return the number of processed questions from a provider's own counts."""
-    return sum(
-        number
-        for name, number in (counts or {}).items()
-        if name not in _NOT_DONE and isinstance(number, int)
-    )
+    return tuple(BatchWait(**wait) for wait in rows(connection, _WAITS, values))

@@ -116,25 +116,19 @@ ORDER BY j.document_id LIMIT {limit:d}"""
     ]
 
 
-def due_documents(
+def due_answers(
     connection: Connection, of: Renewal, document_ids: Collection[uuid.UUID]
 ) -> Sequence[Row]:
-    """Return a job and its source for each of these documents that has an answer that is due."""
-    statement = f"""SELECT DISTINCT ON (newest.document_id) newest.job_id, i.source
+    """Return the due answers of these documents, the newest job of a document last.
+
+    A row has the document, the analysis type, the job and its source.
+    """
+    statement = f"""SELECT newest.document_id, newest.analysis_type, newest.job_id, i.source
 FROM ({of.newest(of_documents=True)}) AS newest
 INNER JOIN jobs AS j ON j.id = newest.job_id
 INNER JOIN intakes AS i ON i.id = j.intake_id
 WHERE newest.is_due
-ORDER BY newest.document_id, newest.job_id DESC"""
-    return rows(connection, statement, {**of.values, "document_ids": list(document_ids)})
-
-
-def due_jobs(
-    connection: Connection, of: Renewal, document_ids: Collection[uuid.UUID]
-) -> Sequence[Row]:
-    """Return document, analysis type and job of the due answers of these documents."""
-    statement = f"""SELECT document_id, analysis_type, job_id
-FROM ({of.newest(of_documents=True)}) AS newest WHERE is_due"""
+ORDER BY newest.document_id, newest.job_id"""
     return rows(connection, statement, {**of.values, "document_ids": list(document_ids)})
 
 

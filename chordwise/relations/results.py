@@ -158,6 +158,27 @@ def states(
     return {(row["job_id"], row["field"]): row["trust"] for row in values}
 
 
+CONTRADICTIONS = """SELECT *, concat(
+    field, ': ', left(kept_value, 100), ' was kept (', kept_because, '); another chunk has ',
+    left(other_value, 100), ', as in “' || left(other_quote, 200) || '”', ', ' || other_place
+) AS sentence
+FROM contradictions
+WHERE job_id = %(job_id)s AND field = coalesce(%(field)s, field)
+ORDER BY kept_start_char, path, other_start_char"""
+"""The other values of the chunks of a job, of all fields or of one."""
+ABSENCES = """SELECT concat(
+    CASE WHEN bool_or(trust = 'unread') THEN 'Not all was read for: ' ELSE 'Not mentioned: ' END,
+    string_agg(field, ', ' ORDER BY path),
+    '; read: ' || to_char(characters_read, 'FM999,999,999,990') || ' of '
+        || to_char(character_count, 'FM999,999,999,990') || ' characters in '
+        || answered_chunks || ' of ' || chunk_count || ' chunks',
+    '; ' || nullif(votes, 1) || ' votes agree to ' || round(min(agreement)::numeric * 100) || ' %%'
+) AS sentence
+FROM absences
+WHERE job_id = %(job_id)s AND field = coalesce(%(field)s, field)
+GROUP BY trust = 'unread', characters_read, character_count, answered_chunks, chunk_count, votes
+ORDER BY 1"""
+"""What was read for the fields that the answer of a job does not have, or for one of them."""
 FACTS = Relation(
     query="""SELECT f.*, t.trust, t.reasons
 FROM facts AS f LEFT JOIN fact_trust AS t ON t.fact_id = f.id""",

@@ -18,10 +18,11 @@ from chordwise.domain.analysis import NO_LABEL, analysis_for, label_paths
 from chordwise.domain.analysis_tasks import options_from
 from chordwise.domain.extractive.extraction import SearchableText, item_of
 from chordwise.domain.facts import DATA
-from chordwise.domain.json_values import JsonObject, JsonValue, text_of
+from chordwise.domain.json_values import JsonObject, text_of
 from chordwise.domain.schema_nodes import SchemaNode
 from chordwise.errors import UsageError
 from chordwise.relations.relation import Relation, Row, Values, rows
+from chordwise.relations.results import ABSENCES, CONTRADICTIONS
 
 Place: TypeAlias = tuple[bool, float, str, str]
 """The position of a cell in the queue: not `blocks_certificate`, the negated `doubt`, `result_id`,
@@ -87,7 +88,11 @@ VALUES = Relation(
         CASE WHEN path = ANY(%(labels)s) THEN %(no_label)s ELSE 'not mentioned' END
     ) AS shown
 FROM fact_quotes""",
-    filters={"job_id": "job_id = %(job_id)s"},
+    filters={
+        "job_id": "job_id = %(job_id)s",
+        "of_item": "item = %(of_item)s",
+        "after": "path > %(after)s",
+    },
     order="start_char NULLS LAST, path",
 )
 _NO_VALUE = dict.fromkeys(
@@ -141,11 +146,6 @@ def next_item(connection: Connection, scope: Values, after: Place | None = None)
     return question_about(connection, cells[0]) if cells else None
 
 
-def count(connection: Connection, scope: Values) -> int:
-    """Return the number of cells to check."""
-    return QUEUE.count(connection, scope)
-
-
 def place_of(key: Sequence[object]) -> Place | None:
     """Return the position in the queue with this key; `None` for an empty key.
 
@@ -156,7 +156,7 @@ def place_of(key: Sequence[object]) -> Place | None:
         case []:
             return None
         case [bool() as is_free, int() | float() as doubt, str() as result, str() as path]:
-            with suppress(ValueError):
+            with suppress(ValueError, OverflowError):
                 return is_free, float(doubt), str(uuid.UUID(result)), path
     raise UsageError("There is no such position in the queue.", "Begin with its first value.")
 
@@ -166,25 +166,21 @@ def decisions(connection: Connection) -> Sequence[Row]:
     last = DECISIONS.read(
         connection, {"labels": list(label_paths())}, where=["b.withdraws IS NULL"], limit=_HISTORY
     )
-    texts = ("judged", "corrected")
-    return [{**row, **{name: _written(row[name]) for name in texts}} for row in last]
-
-
-def _written(value: JsonValue) -> str:
-    """Return the judged or corrected value as one text."""
-    values = value if isinstance(value, list) else [value]
-    texts = [text_of(one) or json.dumps(one, ensure_ascii=False) for one in values if one]
-    return ", ".join(texts) or "none"
+    for row in last:
+        for name in ("judged", "corrected"):
+            values = [value for value in json_values.listed(row[name]) if value]
+            texts = [text_of(value) or json.dumps(value, ensure_ascii=False) for value in values]
+            row[name] = ", ".join(texts) or "none"
+    return last
 
 
 def item(connection: Connection, job_id: uuid.UUID, path: str) -> Row:
     """Return the value at a path to decide on, or the whole answer, which has no `value`.
 
-    The value may be one that the answer to a schema left out.
-    `others` are the other values of its field, which an approval covers as well. `choices` are the
-    labels that the model could choose from. `evidence` has the quote of the value, or all quotes of
-    the answer if the value has none; `excerpt` is the text around the first. `passages` are those
-    nearest to a value that the answer does not have, with their spans.
+    `others` are the other values of its field, which an approval covers as well. `evidence` has the
+    quote of the value, or all quotes of the answer if the value has none; `excerpt` is the text
+    around the first. `passages` are those nearest to a value that the answer does not have.
+    `accounts` are sentences about other values of chunks, and about absent values.
 
     Raises:
         UsageError: The result does not exist, or it has no such value.
@@ -197,23 +193,36 @@ def item(connection: Connection, job_id: uuid.UUID, path: str) -> Row:
     values = VALUES.read(connection, {"job_id": job_id, **names})
     at_path = [one for one in values if json_values.is_within(one["path"], path)]
     value = _value(answer["output"], path, at_path or [_left_out(path, options)]) if path else None
-    choices = _choices(answer["analysis_type"], options)
+    analysis = analysis_for(answer["analysis_type"])
+    choices = analysis.labels(options_from(options))
+    if choices and analysis.nullable_path:
+        choices = [*choices, NO_LABEL]
+    others: Sequence[Row] = ()
+    if value and value["path"].startswith("/fields/"):  # the fields of a schema have one value each
+        others = [one for one in values if one["item"] == value["item"] and one is not value]
     passages: list[Row] = []
     if value and value["value"] is None and not choices:
         passages = _passages(connection, answer["document_id"], value["item"])
     quoted = [one for one in at_path if one["quote"]]
     quoted = quoted or passages or [one for one in values if one["quote"]]
     claim = value["confidence"] if value else None
+    about_field = {"job_id": job_id, "field": value["item"] if value else ""}
+    accounts = [
+        row["sentence"]
+        for query in (CONTRADICTIONS, ABSENCES)
+        for row in rows(connection, query, about_field)
+    ]
     return {
         **answer,
         "path": path,
         "value": value,
         "confidence": answer["confidence"] if claim is None else claim,
         "choices": choices,
-        "others": _others(values, value),
-        "is_prose": analysis_for(answer["analysis_type"]).is_prose,
+        "others": others,
+        "is_prose": analysis.is_prose,
         "evidence": [] if passages else quoted[:_MAX_EVIDENCE],
         "passages": passages,
+        "accounts": accounts,
         "excerpt": _excerpt(connection, answer["document_id"], quoted),
         "reasons": (value["reasons"] if value else answer["reasons"]) or (),
         "calibrated_confidence": None,
@@ -243,19 +252,6 @@ def _value(output: JsonObject, path: str, at_path: Sequence[Row]) -> Row:
     return {**first, **texts, "path": path, "item": name, "verdict": None}
 
 
-def _others(values: Sequence[Row], value: Row | None) -> Sequence[Row]:
-    """Return the other values of an item of an extraction; fields of a schema have one each."""
-    if value is None or not value["path"].startswith("/fields/"):
-        return ()
-    return [one for one in values if one["item"] == value["item"] and one is not value]
-
-
-def _choices(kind: str, options: JsonObject) -> Sequence[str]:
-    analysis = analysis_for(kind)
-    labels = analysis.labels(options_from(options))
-    return [*labels, NO_LABEL] if labels and analysis.nullable_path else labels
-
-
 def _passages(connection: Connection, document_id: uuid.UUID, name: str) -> list[Row]:
     (document,) = rows(connection, _SEARCHED, {"document_id": document_id})
     nearest = SearchableText(document["text"]).passages(item_of(name.rpartition(".")[2]), _NEAREST)
@@ -271,7 +267,6 @@ def _passages(connection: Connection, document_id: uuid.UUID, name: str) -> list
 
 
 def _excerpt(connection: Connection, document_id: uuid.UUID, quoted: Sequence[Row]) -> Row:
-    """Return the text around the first quote; without quotes, the beginning of the document."""
     spans = (
         (value["start_char"] or 0, value["end_char"] or 0) for value in quoted if value["grounded"]
     )

@@ -30,7 +30,11 @@ _REASON = itemgetter("what", "analysis_type", "state", "error_code", "error_mess
 
 def render(account: Account) -> Iterator[RenderableType]:
     """Return the lines of intakes and jobs, each with whether it balances."""
-    yield Text(f"Intakes  {_found_in_words(account)} = {_sum(account.outcomes)}{_intake(account)}")
+    is_over = account.is_interrupted or account.finished_at is not None
+    files = "an unknown number found" if is_over else "still being counted"
+    if account.intakes_found is not None:
+        files = f"{account.intakes_found:,} found"
+    yield Text(f"Intakes  {files} = {_sum(account.outcomes)}{_intake(account)}")
     if account.is_interrupted:
         name = shlex.quote(one_line(account.run))
         yield Text(f"         → Continue with: chordwise continue {name}", style="dim")
@@ -46,7 +50,10 @@ def failures(rows: Sequence[Row]) -> Iterator[RenderableType]:
         groups.setdefault(_REASON(failure), []).append(failure)
     top_groups = list(groups.values())[:_MAX_REASONS]
     for group in top_groups:
-        yield from _group(group)
+        yield from map(_line, group[:_MAX_OF_A_REASON])
+        if (more := len(group) - _MAX_OF_A_REASON) > 0:
+            yield Text(f"  … and {more:,} more with the same error", style="dim")
+        yield from _explained(group[0]["error_message"], group[0]["hint"])
     hidden = len(rows) - sum(len(group) for group in top_groups)
     if hidden > 0:
         yield Text(f"… and {hidden:,} more; query the view “failures” for all.", style="dim")
@@ -76,18 +83,10 @@ def table(accounts: Sequence[Account]) -> Table:
 
 
 def _status(account: Account) -> Text:
-    """Return the status, with the progress of an incomplete intake."""
     if not account.is_interrupted and not account.not_taken:
         return Text(account.status)
     status = "interrupted" if account.is_interrupted else account.status
     return Text(f"{status}, {intake_progress(account)}", style="yellow")
-
-
-def _found_in_words(account: Account) -> str:
-    if account.intakes_found is None:
-        is_over = account.is_interrupted or account.finished_at is not None
-        return "an unknown number found" if is_over else "still being counted"
-    return f"{account.intakes_found:,} found"
 
 
 def _sum(counts: Mapping[str, int]) -> str:
@@ -115,18 +114,7 @@ def _balance(balances: bool | None) -> str:  # noqa: FBT001 - the value to show
     return {True: " ✓", False: " ✗ does not balance", None: ""}[balances]
 
 
-def _group(group: Sequence[Row]) -> Iterator[RenderableType]:
-    for failure in group[:_MAX_OF_A_REASON]:
-        yield _line(failure)
-    if len(group) > _MAX_OF_A_REASON:
-        yield Text(
-            f"  … and {len(group) - _MAX_OF_A_REASON:,} more with the same error", style="dim"
-        )
-    yield from _explained(group[0]["error_message"], group[0]["hint"])
-
-
 def _explained(message: str | None, advice: str | None) -> Iterator[RenderableType]:
-    """Return a message and its hint."""
     if message:
         yield indented(Text(one_line(message, _MESSAGE_WIDTH)), 4)
     if advice:
@@ -157,15 +145,10 @@ def in_words(account: Account) -> str:
     """Return the outcome of a run in one sentence."""
     succeeded = account.states[JobStatus.SUCCEEDED]
     total = sum(account.states.values())
+    ends = (JobStatus.PARTIAL, JobStatus.FAILED, JobStatus.QUARANTINED, JobStatus.CANCELLED)
     problems = [
         f"{counted(account.states[status], 'analysis')} {status}"
-        for status in (
-            JobStatus.PARTIAL,
-            JobStatus.FAILED,
-            JobStatus.QUARANTINED,
-            JobStatus.CANCELLED,
-            JobStatus.PAUSED,
-        )
+        for status in (*ends, JobStatus.PAUSED)
         if account.states[status]
     ]
     if account.not_accepted:
@@ -181,17 +164,13 @@ def budget_lines(caps: Sequence[Row]) -> Iterator[Text]:
     for cap in caps:
         kind, _, name = cap["scope"].partition(":")
         whose = "this run" if kind == "run" else f"all runs on {name} UTC"
-        unpriced = f"{counted(cap['unpriced_calls'], 'call')} of unknown cost"
-        estimated = f"{counted(cap['estimated_calls'], 'call')} estimated (implausible report)"
-        parts = [
-            f"{dollars(cap['spent_usd'])} of {dollars(cap['cap_usd'])} spent by {whose}",
-            *(
-                [f"{dollars(cap['reserved_usd'])} reserved for calls"]
-                if cap["reserved_usd"]
-                else []
-            ),
-            f"{dollars(cap['left_usd'])} left",
-            *([unpriced] if cap["unpriced_calls"] else []),
-            *([estimated] if cap["estimated_calls"] else []),
-        ]
+        unpriced, estimated = cap["unpriced_calls"], cap["estimated_calls"]
+        parts = [f"{dollars(cap['spent_usd'])} of {dollars(cap['cap_usd'])} spent by {whose}"]
+        if cap["reserved_usd"]:
+            parts.append(f"{dollars(cap['reserved_usd'])} reserved for calls")
+        parts.append(f"{dollars(cap['left_usd'])} left")
+        if unpriced:
+            parts.append(f"{counted(unpriced, 'call')} of unknown cost")
+        if estimated:
+            parts.append(f"{counted(estimated, 'call')} estimated (implausible report)")
         yield Text(f"Budget   {' · '.join(parts)}")

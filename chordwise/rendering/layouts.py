@@ -164,9 +164,11 @@ NAME_WIDTH = 48
 def shortened(sources: Sequence[str], room: int = NAME_WIDTH) -> list[Text]:
     """Return names cut in the middle; if one exceeds `room`, all lose their common folder."""
     names = [one_line(source) for source in sources]
-    folder = _common_folder(names)
-    if folder and max(map(len, names)) > room:
-        names = [f"…/{name.removeprefix(folder)}" for name in names]
+    folders = [name.split("/")[:-1] for name in names]
+    common = takewhile(lambda steps: len(set(steps)) == 1, zip(*folders, strict=False))
+    folder = "/".join(steps[0] for steps in common)
+    if folder and len(set(names)) > 1 and max(map(len, names)) > room:
+        names = [f"…/{name.removeprefix(f'{folder}/')}" for name in names]
     return [Text(_shortened(name)) for name in names]
 
 
@@ -177,13 +179,3 @@ def _shortened(name: str, width: int = NAME_WIDTH) -> str:
     if len(file) < width:
         return f"…{name[1 - width :]}"
     return f"{file[:half]}…{file[1 - half :]}"
-
-
-def _common_folder(names: Sequence[str]) -> str:
-    """Return the common folder with its slash; empty for a single document."""
-    if len(set(names)) == 1:
-        return ""
-    folders = [name.split("/")[:-1] for name in names]
-    common = takewhile(lambda steps: len(set(steps)) == 1, zip(*folders, strict=False))
-    folder = "/".join(steps[0] for steps in common)
-    return f"{folder}/" if folder else ""

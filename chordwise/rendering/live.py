@@ -39,10 +39,11 @@ class Display:
 @contextmanager
 def display(screen: Screen) -> Iterator[Display]:
     """Open the display that suits standard error, and clear it at the end."""
-    if not screen.is_interactive:
+    console = screen.error_console
+    if not console.is_terminal or console.is_dumb_terminal:
         yield ProgressLines(screen.info)
         return
-    with Live(console=screen.error_console, transient=True, refresh_per_second=8) as live:
+    with Live(console=console, transient=True, refresh_per_second=8) as live:
         yield Bars(live.update)
 
 
@@ -124,12 +125,8 @@ def count_of_found(count: int, total: int) -> str:
 def spent(progress: Progress) -> str:
     """Return the calls, tokens and cost of a run so far."""
     calls = progress.calls
-    parts = [
-        counted(calls.total, "call"),
-        f"{approximate(calls.tokens)} tokens",
-        money(calls.cost_usd, calls.unpriced, calls.total),
-    ]
-    return " · ".join(parts)
+    cost = money(calls.cost_usd, calls.unpriced, calls.total)
+    return f"{counted(calls.total, 'call')} · {approximate(calls.tokens)} tokens · {cost}"
 
 
 def _bar(done: int, total: int) -> tuple[RenderableType, Text]:
@@ -158,7 +155,20 @@ def _speed(progress: Progress, pace: Pace) -> str:
 def batch_lines(waits: Sequence[BatchWait]) -> Iterator[Text]:
     """Return a line for each batch."""
     for wait in waits:
-        yield Text(f"Batch    {' · '.join(_parts(wait))}", style="yellow" if wait.error else "")
+        done = f"{wait.done:,} of {wait.request_count:,} done" if wait.done else ""
+        others = f"{wait.request_count:,} in all" if wait.request_count > wait.questions else ""
+        remark = f" ({done or others})" if done or others else ""
+        parts = [
+            f"{wait.provider}/{wait.model}",
+            wait.provider_id,
+            wait.provider_status or wait.status,
+            f"{counted(wait.questions, 'question')}{remark}",
+            f"since {local_time(wait.since)}",
+            f"online after {local_time(wait.until)}" if wait.until else "",
+            wait.error,
+        ]
+        words = " · ".join(one_line(part) for part in parts if part)
+        yield Text(f"Batch    {words}", style="yellow" if wait.error else "")
 
 
 def in_short(waits: Sequence[BatchWait]) -> str:
@@ -179,24 +189,3 @@ def in_short(waits: Sequence[BatchWait]) -> str:
     if deadlines := [wait.until for wait in waits if wait.until is not None]:
         parts.append(f"online after {local_time(min(deadlines))}")
     return ", ".join(parts)
-
-
-def _parts(wait: BatchWait) -> Iterator[str]:
-    yield one_line(f"{wait.provider}/{wait.model}")
-    if wait.provider_id:
-        yield one_line(wait.provider_id)
-    yield one_line(wait.provider_status or wait.status)
-    yield _questions(wait)
-    yield f"since {local_time(wait.since)}"
-    if wait.until is not None:
-        yield f"online after {local_time(wait.until)}"
-    if wait.error:
-        yield one_line(wait.error)
-
-
-def _questions(wait: BatchWait) -> str:
-    questions = counted(wait.questions, "question")
-    done = f"{wait.done:,} of {wait.request_count:,} done" if wait.done else ""
-    others = f"{wait.request_count:,} in all" if wait.request_count > wait.questions else ""
-    remark = done or others
-    return f"{questions} ({remark})" if remark else questions

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePath
-from typing import TYPE_CHECKING
 
 from psycopg import Connection
 from rich.console import RenderableType
@@ -31,13 +31,9 @@ from chordwise.domain.states import CritiqueOutcome, JobStatus
 from chordwise.domain.trust import Trust
 from chordwise.relations import results as stored_results
 from chordwise.relations.relation import Row
-from chordwise.relations.results import ResultSelection
 from chordwise.rendering import layouts
 from chordwise.rendering.plain_text import PREVIEW, encoded, one_line, safe
 from chordwise.rendering.screen import Screen
-
-if TYPE_CHECKING:
-    from chordwise.domain.learning.fields import FieldValue
 
 MAX_RESULTS = 100
 MAX_IN_FULL = 10
@@ -50,7 +46,7 @@ _HEADLINE_WIDTH = 300
 def show(
     screen: Screen,
     connection: Connection,
-    selection: ResultSelection,
+    selection: stored_results.ResultSelection,
     limit: int | None = None,
     *,
     is_long: bool = False,
@@ -124,7 +120,11 @@ def _in_full(result: Row) -> Iterator[RenderableType]:
     for sentence in _missing(result):
         yield Text(f"  {one_line(sentence, _HEADLINE_WIDTH)}", style="yellow")
     for check in objects(result["failed_checks"]):
-        yield Text(f"  Check failed: {_check(check)}", style="yellow")
+        values = [(name, check.get(name)) for name in ("found", "expected")]
+        listed = ", ".join(f"{name} {text(value)}" for name, value in values if value is not None)
+        what = f"{text(check.get('path'))}: {text(check.get('problem'))}"
+        what = one_line(f"{what} ({listed})" if listed else what, _HEADLINE_WIDTH)
+        yield Text(f"  Check failed: {what}", style="yellow")
     yield answer(result["analysis_type"], result["output"])
     yield from _critique(result["critique"] or {})
     yield Text()
@@ -140,16 +140,7 @@ def _missing(result: Row, *, losses: bool = False) -> Sequence[str]:
     return missing_rows.sentences(missing_rows.losses(missing) if losses else missing)
 
 
-def _check(check: JsonObject) -> str:
-    """Return the place, the problem and the values of a failed check."""
-    values = [(name, check.get(name)) for name in ("found", "expected")]
-    listed = ", ".join(f"{name} {text(value)}" for name, value in values if value is not None)
-    where = f"{text(check.get('path'))}: {text(check.get('problem'))}"
-    return one_line(f"{where} ({listed})" if listed else where, _HEADLINE_WIDTH)
-
-
 def _suspicious(value: JsonValue) -> Iterator[RenderableType]:
-    """Return the first suspicious passages of the document."""
     if not value:
         return
     from chordwise.domain import document_flags  # noqa: PLC0415 - loads all cues
@@ -165,7 +156,6 @@ def _suspicious(value: JsonValue) -> Iterator[RenderableType]:
 
 
 def _critique(critique: JsonObject) -> Iterator[RenderableType]:
-    """Return the remaining objections of a critique, or why it failed."""
     if critique.get("outcome") in (CritiqueOutcome.KEPT, CritiqueOutcome.FAILED):
         outcome, reason = text(critique.get("outcome")), text(critique.get("reason"))
         yield Text(f"  Critique {outcome}: {one_line(reason, _HEADLINE_WIDTH)}", style="yellow")
@@ -178,35 +168,27 @@ def _heading(result: Row) -> Text:
     heading = layouts.shortened([result["source"]])[0]
     heading.stylize("bold")
     heading.append(f" · {result['analysis_type']}", style="not bold")
-    if result["status"] != JobStatus.SUCCEEDED:
-        heading.append(f" · {result['status']}", style="yellow")
-    for mark in _marks(result):
+    problem = [] if result["status"] == JobStatus.SUCCEEDED else [result["status"]]
+    for mark in (*problem, *_marks(result)):
         heading.append(f" · {mark}", style="yellow")
     return heading
 
 
 def measures(result: Row) -> str:
     """Return the confidence and quality of a result, and its model, in one line."""
-    who = f"{result['provider']}/{result['model']}" + (
-        "" if result["language_model"] else " (built in)"
-    )
+    agreement, outcome = result["agreement"], (result["critique"] or {}).get("outcome")
+    is_well = outcome in (CritiqueOutcome.PASSED, CritiqueOutcome.REVISED)
+    built_in = "" if result["language_model"] else " (built in)"
     parts = [
         f"confidence {result['confidence']:.2f}",
         f"quality {score(result['quality'])}",
         f"coverage {share(result['coverage'])}",
-        *([] if result["agreement"] is None else [f"agreement {share(result['agreement'])}"]),
-        *(_critiqued(result["critique"] or {})),
-        who,
-        *(["reused"] if result["reused"] else []),
+        "" if agreement is None else f"agreement {share(agreement)}",
+        f"critique {outcome}" if is_well else "",
+        f"{result['provider']}/{result['model']}{built_in}",
+        "reused" if result["reused"] else "",
     ]
-    return one_line(" · ".join(parts))
-
-
-def _critiqued(critique: JsonObject) -> list[str]:
-    """Return the outcome of a critique that passed or led to a revision."""
-    outcome = text(critique.get("outcome"))
-    is_well = outcome in (CritiqueOutcome.PASSED, CritiqueOutcome.REVISED)
-    return [f"critique {outcome}"] if is_well else []
+    return one_line(" · ".join(filter(None, parts)))
 
 
 def _table(results: Sequence[Row]) -> Table:
@@ -220,23 +202,17 @@ def _table(results: Sequence[Row]) -> Table:
     documents = layouts.shortened([result["source"] for result in results])
     for document, result in zip(documents, results, strict=True):
         kind = [result["analysis_type"]] if len(types) > 1 else []
-        table.add_row(document, *kind, f"{result['confidence']:.2f}", _answer(result))
+        answer = Text(one_line(headline(result["analysis_type"], result["output"]), 140))
+        if result["status"] != JobStatus.SUCCEEDED:
+            reason = "".join(f": {one_line(words)}" for words in _missing(result, losses=True))
+            answer.append(f" ({result['status']}{reason.removesuffix('.')})", style="yellow")
+        for mark in _marks(result):
+            answer.append(f" ({mark})", style="yellow")
+        table.add_row(document, *kind, f"{result['confidence']:.2f}", answer)
     return table
 
 
-def _answer(result: Row) -> Text:
-    answer = headline(result["analysis_type"], result["output"])
-    line = Text(one_line(answer, 140))
-    if result["status"] != JobStatus.SUCCEEDED:
-        reason = "".join(f": {one_line(sentence)}" for sentence in _missing(result, losses=True))
-        line.append(f" ({result['status']}{reason.removesuffix('.')})", style="yellow")
-    for mark in _marks(result):
-        line.append(f" ({mark})", style="yellow")
-    return line
-
-
 def _marks(result: Row) -> Iterator[str]:
-    """Yield the warnings about an answer."""
     if result["nothing_found"]:
         yield "nothing found"
     if result["corrected"]:
@@ -273,7 +249,7 @@ def _grids(
         for result in group:
             cells = [Text(one_line(PurePath(result["source"]).name))]
             for name in names:
-                value = _values(result["output"], name, fields.entries)
+                value = _values(result["output"], name)
                 state = states.get((result["job_id"], name))
                 trust = Trust(state or (Trust.SUPPORTED if value else Trust.SILENT))
                 marks.add(trust)
@@ -286,15 +262,15 @@ def _grids(
     yield Text(f"{'  '.join(dict.fromkeys(legend))}\n", style="dim")
 
 
-def _values(
-    output: JsonObject, name: str, entries: Callable[[JsonObject, str], Sequence[FieldValue]]
-) -> str:
+def _values(output: JsonObject, name: str) -> str:
     """Return the values of a field in a cell; for rows, their number."""
-    place = f"/data{name}" if name.startswith("/") else ""
-    listed = json_values.at(output, place) if place else None
+    from chordwise.domain.learning import fields  # noqa: PLC0415 - loads extraction
+
+    listed = json_values.at(output, f"/data{name}") if name.startswith("/") else None
     if isinstance(listed, list) and any(isinstance(row, dict) for row in listed):
         return counted(len(listed), "row")
-    values = "; ".join(text_of(entry.value) or "" for entry in entries(output, name) if entry.key)
+    entries = fields.entries(output, name)
+    values = "; ".join(text_of(entry.value) or "" for entry in entries if entry.key)
     return one_line(values, _VALUE_WIDTH)
 
 
@@ -327,7 +303,8 @@ def _parts(section: AnswerSection, output: JsonObject) -> Iterator[RenderableTyp
         elif section.is_joined:
             yield from map(_prose, filter(None, [", ".join(strings(first))]))
         else:
-            yield from _numbered(_element(element, section.members) for element in first)
+            parts = (_element(element, section.members) for element in first)
+            yield from map(_numbered, itertools.count(1), parts)
         if len(value) > _MAX_ELEMENTS:
             note = f"… the first {_MAX_ELEMENTS:,} of {len(value):,}; use --json for all."
             yield Text(note, style="yellow")
@@ -394,7 +371,6 @@ def _fields(fields: Sequence[JsonObject]) -> Table:
 
 
 def _json(value: JsonValue) -> Text:
-    """Return a value as JSON, a long one cut with a note."""
     whole = safe(encoded(value, indent=2))
     excerpt = Text(whole[:_DATA_WIDTH])
     if len(whole) > _DATA_WIDTH:
@@ -403,13 +379,12 @@ def _json(value: JsonValue) -> Text:
     return excerpt
 
 
-def _numbered(parts: Iterable[Text]) -> Iterator[Table]:
-    for number, part in enumerate(parts, start=1):
-        row = Table.grid(padding=(0, 1))
-        row.add_column(justify="right", style="dim", no_wrap=True, width=3)
-        row.add_column(ratio=1)
-        row.add_row(f"{number}.", part)
-        yield row
+def _numbered(number: int, part: Text) -> Table:
+    row = Table.grid(padding=(0, 1))
+    row.add_column(justify="right", style="dim", no_wrap=True, width=3)
+    row.add_column(ratio=1)
+    row.add_row(f"{number}.", part)
+    return row
 
 
 def _prose(value: JsonValue) -> Text:

@@ -65,30 +65,26 @@ class RunWatch:
         first = self._clock()
         while True:
             began = self._clock()
-            state = self._read_progress(run_id)
-            if state is not None:
+            try:
+                with self._database.read() as session:
+                    state = progress.read(driver(session), run_id)
+            except ServiceUnavailableError:
+                if self._clock() - self._reached_at > _OUTAGE_SECONDS:
+                    raise
+            else:
+                self._reached_at = self._clock()
                 self._record(state)
                 display.progress(state, self._pace)
                 if state.is_over:
                     return state
-            self._keep_alive()
             now = self._clock()
+            if now - self._touched_at > _KEEP_ALIVE_SECONDS:
+                self._touched_at = now
+                stack.touch_last_used(self._settings.home)
             usual = min(_MAX_SECONDS, (now - first) / _SHARE_OF_WAIT)
             seconds = max(_MIN_SECONDS, usual, (now - began) * _QUERY_TIMES)
             if self._pause(seconds):
                 raise KeyboardInterrupt
-
-    def _read_progress(self, run_id: uuid.UUID) -> Progress | None:
-        """Return the progress, or `None` while the database is briefly unavailable."""
-        try:
-            with self._database.read() as session:
-                state = progress.read(driver(session), run_id)
-        except ServiceUnavailableError:
-            if self._clock() - self._reached_at > _OUTAGE_SECONDS:
-                raise
-            return None
-        self._reached_at = self._clock()
-        return state
 
     def _record(self, state: Progress) -> None:
         now = self._clock()
@@ -119,8 +115,3 @@ class RunWatch:
         if has_worker or broker.has_worker(self._settings):
             return f"{still}; a worker is connected. A model call may take minutes."
         return f"{still}, and no worker is connected. Run `chordwise up` or `chordwise doctor`."
-
-    def _keep_alive(self) -> None:
-        if self._clock() - self._touched_at > _KEEP_ALIVE_SECONDS:
-            self._touched_at = self._clock()
-            stack.touch_last_used(self._settings.home)

@@ -16,6 +16,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from chordwise.domain.visible_text import visible
+from chordwise.errors import UsageError
 from chordwise.rendering.plain_text import json_document, one_line
 
 _WIDTH_WITHOUT_TERMINAL = 100
@@ -28,11 +29,6 @@ class Screen:
     def __init__(self) -> None:
         self._out = _console(sys.stdout)
         self.error_console = _console(sys.stderr)
-
-    @property
-    def is_interactive(self) -> bool:
-        """Whether standard error is a terminal that can show moving progress."""
-        return self.error_console.is_terminal and not self.error_console.is_dumb_terminal
 
     def show(self, *renderables: RenderableType) -> None:
         """Print to standard output, laid out for reading."""
@@ -76,6 +72,17 @@ class Screen:
     def suggest(self, command: str) -> None:
         """Show a command to run next, without wrapping."""
         self.error_console.print(Text(f"  {command}", style="cyan"), soft_wrap=True)
+
+
+def confirmed(question: str, what: str, hint: str = "Confirm with --yes.") -> bool:
+    """Return whether the user agrees.
+
+    Raises:
+        UsageError: Standard input is not a terminal; `what` and `hint` say what to do.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError(what, hint)
+    return typer.confirm(question, err=True)
 
 
 def indented(text: Text, columns: int) -> RenderableType:

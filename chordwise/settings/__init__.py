@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -49,8 +50,10 @@ from chordwise.settings.sections import (
     CritiqueSettings,
     EmbeddedSettings,
     InboxSettings,
+    IntakeSettings,
     LimitSettings,
     LoggingSettings,
+    MetricsSettings,
     ModelSettings,
     PipelineSettings,
     PromptSettings,
@@ -58,6 +61,7 @@ from chordwise.settings.sections import (
     RetrySettings,
     RoutingSettings,
     TierSettings,
+    TraceSettings,
     WebSettings,
     WorkerSettings,
     problems,
@@ -66,9 +70,9 @@ from chordwise.settings.sections import (
 __all__ = [
     "AUTO",
     "FILE_NAME",
-    "CritiqueSettings",
     "EmbeddedSettings",
     "InboxSettings",
+    "IntakeSettings",
     "LimitSettings",
     "LoggingSettings",
     "ModelSettings",
@@ -128,6 +132,7 @@ class Settings(BaseSettings):
     prompts: PromptSettings = PromptSettings()
     profiles: Mapping[str, Profile] = Field(default_factory=dict)
     inbox: InboxSettings = InboxSettings()
+    intake: IntakeSettings = IntakeSettings()
     schedules: Mapping[str, ScheduleSettings] = Field(default_factory=dict)
     readers: ReaderSettings = ReaderSettings()
     deliveries: Receivers = Field(default_factory=dict)
@@ -135,6 +140,8 @@ class Settings(BaseSettings):
     web: WebSettings = WebSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
     logging: LoggingSettings = LoggingSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    traces: TraceSettings = TraceSettings()
     openai_api_key: Annotated[
         SecretStr, Field(validation_alias=AliasChoices("openai_api_key", "OPENAI_API_KEY"))
     ] = SecretStr("")
@@ -155,20 +162,14 @@ class Settings(BaseSettings):
         file = InitSettingsSource(settings_cls, dict(cls.toml_values))
         return init_settings, env_settings, _secret_files(file_secret_settings), file
 
-    @field_validator("database_url", "reader_url")
+    @field_validator("database_url", "reader_url", "broker_url")
     @classmethod
-    def check_database_url(cls, url: SecretStr | None) -> SecretStr | None:
-        """Refuse an address that is not a PostgreSQL address."""
+    def check_address(cls, url: SecretStr | None, entry: ValidationInfo[None]) -> SecretStr | None:
+        """Refuse an address that is not one of PostgreSQL, or of Valkey or Redis."""
+        is_broker = entry.field_name == "broker_url"
+        check = service_addresses.check_broker if is_broker else service_addresses.check_database
         if url is not None:
-            service_addresses.check_database(url.get_secret_value())
-        return url
-
-    @field_validator("broker_url")
-    @classmethod
-    def check_broker_url(cls, url: SecretStr | None) -> SecretStr | None:
-        """Refuse an address that is not a Valkey or Redis address."""
-        if url is not None:
-            service_addresses.check_broker(url.get_secret_value())
+            check(url.get_secret_value())
         return url
 
     @field_validator("profiles")

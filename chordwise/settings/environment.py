@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PREFIX = "CHORDWISE_"
 CONFIG_VARIABLE = "CHORDWISE_CONFIG"
 SUPERVISOR_PIPE_VARIABLE = "CHORDWISE_SUPERVISOR_PIPE"
+_METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 # The Compose file reads these; they may be set in the same shell.
 _OF_COMPOSE = ("FOLDERS", "LOCK", "SECRETS", "SETTINGS")
 _NO_SETTINGS = {CONFIG_VARIABLE, SUPERVISOR_PIPE_VARIABLE, *(PREFIX + name for name in _OF_COMPOSE)}
@@ -53,6 +54,17 @@ def supervisor_pipe() -> int | None:
     """Return the descriptor that reaches end of file when the supervisor exits, if any."""
     value = os.environ.get(SUPERVISOR_PIPE_VARIABLE, "")  # noqa: TID251 - the one reader of it
     return int(value) if value.isdecimal() else None
+
+
+def metrics_folder() -> Path | None:
+    """Return the folder in which this process and its children count for metrics, if any."""
+    value = os.environ.get(_METRICS_VARIABLE)  # noqa: TID251 - the one reader of the environment
+    return Path(value) if value else None
+
+
+def set_metrics_folder(folder: Path) -> None:
+    """Set the folder of `metrics_folder`, which children inherit."""
+    os.environ[_METRICS_VARIABLE] = str(folder)  # noqa: TID251 - as above
 
 
 def child_environment(home: Path, config: Path | None = None) -> dict[str, str]:

@@ -66,44 +66,33 @@ class SettingsFile:
             )
 
 
-def find_file(start: Path) -> Path | None:
-    """Return the nearest `chordwise.toml` from `start` upward."""
-    for folder in (start, *start.parents):
-        if (folder / FILE_NAME).is_file():
-            return folder / FILE_NAME
-    return None
-
-
 def settings_file(config: Path | None) -> SettingsFile | None:
     """Return the settings file that applies, if any.
 
     Raises:
         ConfigurationError: The file is missing, unreadable, or writable by other users.
     """
-    explicit_path = config or config_path()
-    path = explicit_path or find_file(Path.cwd())
+    path = config or config_path()
+    is_named = path is not None
+    if path is None:
+        here = Path.cwd()
+        candidates = (folder / FILE_NAME for folder in (here, *here.parents))
+        path = next(filter(Path.is_file, candidates), None)
     if path is None:
         return None
+    what = f"The settings file {path} does not exist."
+    missing = ConfigurationError(what, "Check --config and CHORDWISE_CONFIG.")
     if not path.is_file():
-        raise ConfigurationError(
-            f"The settings file {path} does not exist.", "Check --config and CHORDWISE_CONFIG."
-        )
+        raise missing
     try:
-        is_named = explicit_path is not None
-        return SettingsFile(path=path, content=_read(path, is_named=is_named), is_named=is_named)
+        # Opening a pipe would block until a writer opens it.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise missing
+            require_trusted(path, file.fileno(), is_named=is_named)
+            return SettingsFile(path=path, content=file.read(), is_named=is_named)
     except OSError as error:
         raise _unreadable(path, error) from error
-
-
-def _read(path: Path, *, is_named: bool) -> bytes:
-    # Opening a pipe would block until a writer opens it.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ConfigurationError(
-                f"The settings file {path} does not exist.", "Check --config and CHORDWISE_CONFIG."
-            )
-        require_trusted(path, file.fileno(), is_named=is_named)
-        return file.read()
 
 
 def _unreadable(path: Path, error: Exception) -> ConfigurationError:
@@ -117,8 +106,6 @@ def default_home() -> Path:
 
 
 class _Home(BaseSettings):
-    """The home, from flags and the environment."""
-
     model_config = SettingsConfigDict(env_prefix="CHORDWISE_", extra="ignore")
 
     home: Path = Field(default_factory=default_home)

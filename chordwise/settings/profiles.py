@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from pydantic import (
     Field,
     PlainSerializer,
+    PositiveFloat,
     PositiveInt,
     ValidationError,
     ValidatorFunctionWrapHandler,
@@ -25,6 +26,7 @@ from chordwise.domain.items import TYPES
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.states import Lane
 from chordwise.errors import UsageError
+from chordwise.remote import path_of
 from chordwise.settings.sections import CapUsd, Principles, Section, problems
 
 
@@ -96,16 +98,16 @@ class Profile(Section):
     save_as: Annotated[
         str, Option("Provide the answers as the SQL table answers.NAME.", "NAME")
     ] = ""
+    family: Annotated[
+        str, Option("Item that a base and its amendments share, such as a file number.", "NAME")
+    ] = ""
     nightly: Annotated[bool, Option("Give the calls of other runs priority.")] = False
     lane: Annotated[LaneName, Option("batch: half the price, within a day. Default: online.")] = (
         Lane.ONLINE
     )
     confidence_threshold: Annotated[
         float | None,
-        Option(
-            "Mark values whose claimed confidence is below this for review.",
-            "0…1",
-        ),
+        Option("Mark values whose claimed confidence is below this for review.", "0…1"),
         Field(ge=0, le=1),
     ] = None
     votes: Annotated[
@@ -123,6 +125,9 @@ class Profile(Section):
     ] = True
     examples_file: File | None = Field(default=None, alias="examples")
     chunk_tokens: PositiveInt | None = None
+    keep_days: PositiveFloat | None = Field(
+        default=None, description="Then `chordwise forget --expired` erases its documents."
+    )
 
     @field_validator(
         *("schema_file", "labels_file", "examples_file"),
@@ -186,7 +191,7 @@ def folders_of(name: str, profile: Profile, inboxes: Iterable[Path]) -> tuple[Pa
     Raises:
         ValueError: The folder is outside the inboxes.
     """
-    folder = Path(profile.folder or name).expanduser()
+    folder = path_of(Path(profile.folder or name)).expanduser()
     if folder.is_absolute():
         return (folder,)
     if not is_inside(folder / "file"):

@@ -22,10 +22,12 @@ COMMANDS = (
     "evaluate",
     "recalibrate",
     "certify",
+    "entities",
     "experiment",
     "insight",
     "night-report",
     "prune",
+    "forget",
     "doctor",
 )
 """The commands that a schedule can run: they need no terminal and end by themselves."""

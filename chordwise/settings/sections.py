@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -19,7 +20,6 @@ from pydantic import (
     SecretStr,
     StringConstraints,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -35,6 +35,16 @@ AUTO = "auto"
 BY_WORDS = "textrank-1"
 BY_MEANING = "minilm-1"
 """The built-in model, and its variant that also compares meanings (extra `encoder`)."""
+
+
+def _checked_address(url: str) -> str:
+    if url:
+        service_addresses.check_web(url)
+    return url
+
+
+WebAddress: TypeAlias = Annotated[str, AfterValidator(_checked_address)]
+Port: TypeAlias = Annotated[int, Field(ge=0, le=65_535)]
 StructuredOutput: TypeAlias = Literal["json_schema", "json_object", "none"]
 
 _PRICES = (
@@ -57,7 +67,7 @@ class ModelSettings(Section):
 
     provider: ProviderName
     model: str = Field(default="", description="The provider's model name, or a GGUF file (local).")
-    base_url: str = Field(default="", description="Empty: the provider's public address.")
+    base_url: WebAddress = Field(default="", description="Empty: the provider's public address.")
     api_key: SecretStr = Field(
         default=SecretStr(""),
         description="Empty: api_key_env, else the provider's key at its public address.",
@@ -107,14 +117,6 @@ class ModelSettings(Section):
         default=None, ge=0, description="Unset: the price of uncached input tokens."
     )
     output_usd_per_million_tokens: Decimal | None = Field(default=None, ge=0)
-
-    @field_validator("base_url")
-    @classmethod
-    def check_base_url(cls, url: str) -> str:
-        """Refuse an invalid web address."""
-        if url:
-            service_addresses.check_web(url)
-        return url
 
     @model_validator(mode="after")
     def check_prices(self) -> ModelSettings:
@@ -361,7 +363,7 @@ class WebSettings(Section):
         default="127.0.0.1",
         description="Any other address needs a password_hash or a trusted proxy.",
     )
-    port: int = Field(default=0, ge=0, le=65_535, description="0: a free port.")
+    port: Port = Field(default=0, description="0: a free port.")
     public_url: str = Field(default="", description="The URL behind a proxy: https://docs.lan.")
     password_hash: SecretStr = Field(
         default=SecretStr(""), description="The output of `chordwise web --set-password`."
@@ -373,6 +375,9 @@ class WebSettings(Section):
         default=(), description="The proxies whose header is trusted."
     )
     max_upload_megabytes: PositiveInt = Field(default=256, description="Of one upload.")
+    submit_folders: tuple[Path, ...] = Field(
+        default=(), description="The folders below which the API may submit files by path."
+    )
 
     @model_validator(mode="after")
     def check_access(self) -> WebSettings:
@@ -397,6 +402,23 @@ Principle: TypeAlias = Annotated[
 Principles: TypeAlias = Annotated[tuple[Principle, ...], Field(max_length=20)]
 
 
+class MetricsSettings(Section):
+    """The table `[metrics]`: ports of `/metrics` for Prometheus; 0 serves none."""
+
+    address: str = Field(default="127.0.0.1", description="Without access control.")
+    worker_port: Port = 0
+    reader_port: Port = 0
+    scheduler_port: Port = 0
+    token: SecretStr = Field(default=SecretStr(""), description="For /metrics of the pages.")
+
+
+class TraceSettings(Section):
+    """The table `[traces]`: traces of documents over OTLP; without an endpoint there are none."""
+
+    endpoint: WebAddress = Field(default="", description="Of a collector: http://localhost:4318.")
+    share: float = Field(default=0.1, ge=0, le=1, description="Of all documents.")
+
+
 class CritiqueSettings(Section):
     """The table `[critique]` (docs/models.md)."""
 
@@ -415,6 +437,14 @@ class BatchSettings(Section):
         default=20, description="Time after which unanswered questions are asked online."
     )
     max_requests: PositiveInt = Field(default=20_000, le=50_000, description="In one batch.")
+
+
+class IntakeSettings(Section):
+    """The table `[intake]`."""
+
+    read: Literal["here", "workers"] = Field(
+        default="here", description="“workers”: by python -m worker --queues read."
+    )
 
 
 class InboxSettings(Section):
@@ -444,19 +474,16 @@ _ANY_LIST = '["a", "b"]'
 
 def problems(error: ValidationError) -> list[str]:
     """Return each problem, without a final full stop and without the input."""
-    return [
-        _problem([str(step) for step in detail["loc"]], detail["type"], detail["msg"])
-        for detail in error.errors(include_input=False, include_url=False)
-    ]
-
-
-def _problem(steps: list[str], kind: str, message: str) -> str:
-    place = ".".join(steps)
-    if kind == "extra_forbidden":
-        return f"unknown setting {place}"
-    problem = message.removeprefix("Value error, ")
-    if kind == "tuple_type":
-        problem = f"it must be a list, such as {_LISTS.get(steps[-1], _ANY_LIST)}"
-    elif kind in ("dict_type", "mapping_type", "model_type"):
-        problem = "it must be a table"
-    return f"{place}: {problem}" if place else problem
+    texts = []
+    for detail in error.errors(include_input=False, include_url=False):
+        steps, problem = [*map(str, detail["loc"])], detail["msg"].removeprefix("Value error, ")
+        place = f"{'.'.join(steps)}: " if steps else ""
+        match detail["type"]:
+            case "extra_forbidden":
+                place, problem = "", f"unknown setting {'.'.join(steps)}"
+            case "tuple_type":
+                problem = f"it must be a list, such as {_LISTS.get(steps[-1], _ANY_LIST)}"
+            case "dict_type" | "mapping_type" | "model_type":
+                problem = "it must be a table"
+        texts.append(f"{place}{problem}")
+    return texts

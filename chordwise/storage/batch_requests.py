@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Date,
     ForeignKey,
     Index,
     SQLColumnExpression,
     UniqueConstraint,
     and_,
+    cast,
     delete,
     exists,
     false,
@@ -39,8 +41,10 @@ from chordwise.domain.states import (
 )
 from chordwise.storage import budgets, clock
 from chordwise.storage.batches import Batch
+from chordwise.storage.budgets import Reservation
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job, of_cancelled_run
+from chordwise.storage.model_calls import Booking
 from chordwise.storage.record import Identity, Record, in_ids
 from chordwise.storage.runs import Run
 
@@ -48,11 +52,8 @@ from chordwise.storage.runs import Run
 class BatchRequest(Record):
     """One question of a chunk, or of the synthesis of a job (`chunk_id` is null).
 
-    `owner_id` is the id of the chunk or of the job, `key` the hash of the whole request. `call`
-    holds the values of the future row `call_id` in the ledger, which also names the line in the
-    batch. A question that is `given_up` is asked online instead; its late answer is paid for and
-    not used. While it `leads`, an owner that asks the same question follows it and receives its
-    answer.
+    The late answer to a question that was `given_up` is paid for and not used. While a question
+    `leads`, an owner that asks the same one follows it and receives its answer.
     """
 
     __tablename__ = "batch_requests"
@@ -63,6 +64,9 @@ class BatchRequest(Record):
             "model_name",
             "created_at",
             postgresql_where=f"status = '{BatchRequestStatus.PENDING.value}'",
+        ),
+        Index(
+            "ix_batch_requests_reserved", "expires_at", postgresql_where="reserved_usd IS NOT NULL"
         ),
         Index(
             "ux_batch_requests_leading",
@@ -89,7 +93,10 @@ class BatchRequest(Record):
     call: Mapped[JsonObject]
     is_compared: Mapped[bool]
     leads: Mapped[bool] = mapped_column(server_default=false())
-    reservation_id: Mapped[uuid.UUID | None]
+    reserved_usd: Mapped[Decimal | None]
+    charged_usd: Mapped[Decimal | None]
+    reserved_on: Mapped[date | None]
+    expires_at: Mapped[datetime | None]
     batch_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey(Batch.id), index=True)
     call_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("model_calls.id"))
     attempts: Mapped[int] = mapped_column(default=0)
@@ -131,9 +138,23 @@ def add(session: Session, values: dict[str, object]) -> bool:
     return session.scalar(statement.returning(BatchRequest.id)) is not None
 
 
-def record_reservation(session: Session, id_: uuid.UUID) -> None:
-    """Record that a budget reservation exists for a question, under the id of the question."""
-    session.execute(update(BatchRequest).where(BatchRequest.id == id_).values(reservation_id=id_))
+def reserve(session: Session, id_: uuid.UUID, reservation: Reservation, lasts: timedelta) -> None:
+    """Reserve the maximum cost of a question that was just added.
+
+    Raises:
+        ModelError: The budget refuses it.
+    """
+    today = cast(func.timezone("UTC", clock.database_now()), Date)
+    run_id, day = session.execute(
+        select(Job.run_id, today).join(BatchRequest).where(BatchRequest.id == id_)
+    ).one()
+    amount_usd, expires_at = reservation.amount_usd, clock.now_plus(lasts)
+    values = {"reserved_usd": amount_usd, "reserved_on": day, "expires_at": expires_at}
+    session.execute(update(BatchRequest).where(BatchRequest.id == id_).values(values))
+    booking = Booking(run_id=run_id, day=day, reserved_usd=amount_usd)
+    key = str(id_)
+    for refusal in budgets.book(session, [], {key: booking}, {key: reservation}).values():
+        raise refusal
 
 
 def is_awaited(owner: SQLColumnExpression[uuid.UUID]) -> ColumnElement[bool]:
@@ -256,8 +277,7 @@ def _remove_some(session: Session, limit: int, *conditions: ColumnElement[bool])
 
 def remove(session: Session, rows: Sequence[BatchRequest]) -> None:
     """Delete questions that were not submitted to a provider, and release their reservations."""
-    free = {row.reservation_id: Decimal(0) for row in rows if row.reservation_id}
-    budgets.settle_all(session, free)
+    budgets.settle(session, {row.id: Decimal(0) for row in rows})
     session.execute(delete(BatchRequest).where(BatchRequest.id.in_([row.id for row in rows])))
 
 

@@ -15,19 +15,15 @@ from chordwise.storage import clock
 from chordwise.storage.record import Identity, Record, update_rows
 from chordwise.storage.sql_text import status_in
 
-_OPEN = (BatchStatus.PREPARING, BatchStatus.RUNNING)
+OPEN = (BatchStatus.PREPARING, BatchStatus.RUNNING)
+"""The states of batches that have not ended."""
 
 
 class Batch(Record):
-    """One batch; its row is stored before it is submitted to the provider.
-
-    `upload_id` identifies the uploaded file, and `attempted_at` is the time of the last attempt to
-    create the batch: without a `provider_id` it is then unknown whether the batch exists.
-    `provider_status` and `counts` are as the provider reports them.
-    """
+    """One batch; its row is stored before it is submitted to the provider."""
 
     __tablename__ = "batches"
-    __table_args__ = (Index("ix_batches_open", "poll_at", postgresql_where=status_in(_OPEN)),)
+    __table_args__ = (Index("ix_batches_open", "poll_at", postgresql_where=status_in(OPEN)),)
 
     id: Mapped[Identity]
     provider: Mapped[str]
@@ -53,14 +49,14 @@ class Batch(Record):
 
 def is_any_open() -> ColumnElement[bool]:
     """Return the condition that a batch is open, regardless of its next poll."""
-    return exists().where(Batch.status.in_(_OPEN))
+    return exists().where(Batch.status.in_(OPEN))
 
 
 def due(session: Session) -> Sequence[Batch]:
     """Return the open batches whose poll is due, the oldest poll first."""
     return session.scalars(
         select(Batch)
-        .where(Batch.status.in_(_OPEN), Batch.poll_at <= clock.database_now())
+        .where(Batch.status.in_(OPEN), Batch.poll_at <= clock.database_now())
         .order_by(Batch.poll_at)
     ).all()
 
@@ -88,7 +84,7 @@ def attempt(session: Session, batch: Batch, upload_id: str) -> bool:
 
 def is_open(session: Session, model_name: str) -> bool:
     """Return whether a batch of this model is open."""
-    condition = exists().where(Batch.model_name == model_name, Batch.status.in_(_OPEN))
+    condition = exists().where(Batch.model_name == model_name, Batch.status.in_(OPEN))
     return bool(session.scalar(select(condition)))
 
 

@@ -1,73 +1,50 @@
-"""Budgets: the cap of a run or day, its spending, and the reservations of calls in flight."""
+"""Budgets: the cap of a run or day, and what calls have spent and reserved of it.
+
+The amount of a call is in the row of the call or of its batch request: `reserved_usd` until it
+ends, then `charged_usd`. The accounts are the sums, which are locked while a call reserves.
+"""
 
 from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import date, datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
+from types import MappingProxyType
 
+import structlog
 from sqlalchemy import (
-    ARRAY,
+    Boolean,
     ColumnElement,
-    Date,
     ForeignKey,
-    Index,
     ScalarSelect,
-    Select,
-    Text,
-    any_,
-    bindparam,
-    cast,
-    delete,
     func,
+    literal_column,
     select,
-    update,
+    text,
 )
 from sqlalchemy.dialects.postgresql import Insert, insert
-from sqlalchemy.orm import InstrumentedAttribute, Mapped, Session, aliased, mapped_column
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain import money
-from chordwise.storage import clock, jobs
-from chordwise.storage.jobs import Job
-from chordwise.storage.model_calls import ModelCall, day_of_call
-from chordwise.storage.record import Record, in_ids, insert_all, unnested
-from chordwise.storage.runs import Run
+from chordwise.errors import BudgetExceededError, BudgetReservedError, ModelError
+from chordwise.storage import jobs
+from chordwise.storage.database import Store
+from chordwise.storage.model_calls import (
+    AMOUNTS,
+    CHARGES,
+    Booking,
+    ModelCall,
+    amounts_of,
+    bookings_of,
+    charging,
+    day_of_call,
+)
+from chordwise.storage.record import Record
 
-
-class BudgetReservation(Record):
-    """The maximum cost of one request, until it is settled with the actual cost."""
-
-    __tablename__ = "budget_reservations"
-    __table_args__ = (
-        Index("ix_budget_reservations_open", "expires_at", postgresql_where="settled_at IS NULL"),
-    )
-
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
-    run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id"), index=True)
-    day: Mapped[date]
-    amount_usd: Mapped[Decimal]
-    reserved_at: Mapped[datetime] = mapped_column(server_default=clock.database_now())
-    expires_at: Mapped[datetime]
-    settled_at: Mapped[datetime | None]
-    settled_usd: Mapped[Decimal | None]
-
-
-def reserved(session: Session, reservation_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
-    """Return those of the reservations that already exist."""
-    statement = select(BudgetReservation.id).where(in_ids(BudgetReservation.id, reservation_ids))
-    return set(session.scalars(statement))
-
-
-def forget_settled(session: Session, older_than: timedelta) -> None:
-    """Delete reservations that were settled long ago; the accounts keep their sums."""
-    session.execute(
-        delete(BudgetReservation).where(
-            BudgetReservation.settled_at < clock.database_now() - older_than
-        )
-    )
+log = structlog.get_logger(__name__)
 
 
 class Budget(Record):
@@ -82,202 +59,162 @@ class Budget(Record):
     reserved_usd: Mapped[Decimal] = mapped_column(server_default="0")
 
 
-def locked(session: Session, scopes: Sequence[str]) -> Sequence[Budget]:
-    """Return the existing accounts of these scopes, locked in the order of their names."""
-    # Accounts that the session has loaded before may have changed.
-    fresh = {"populate_existing": True}
-    return session.scalars(_LOCKED, {"scopes": scopes}, execution_options=fresh).all()
-
-
-# Every call under a cap uses these statements, so they are built once.
-_LOCKED = (
-    select(Budget)
-    .where(Budget.scope == any_(bindparam("scopes", type_=ARRAY(Text()))))
-    .order_by(Budget.scope)
-    .with_for_update(key_share=True)
-)
-_BOOK = (
-    update(Budget)
-    .where(Budget.scope == bindparam("account"))
-    .values(
-        spent_usd=Budget.spent_usd + bindparam("spent"),
-        reserved_usd=Budget.reserved_usd + bindparam("reserved"),
-    )
-    .execution_options(synchronize_session=False)
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spending:
-    """The run that is about to spend, the time and UTC day of the database, and the caps.
-
-    `is_open` says that both accounts exist and that the account of the day has the current cap.
-    """
-
-    run_id: uuid.UUID
-    at: datetime
-    day: date
-    usd_per_run: Decimal | None
-    usd_per_day: Decimal | None
-    is_open: bool
-
-    @property
-    def is_limited(self) -> bool:
-        """Return whether any cap applies."""
-        return self.usd_per_run is not None or self.usd_per_day is not None
-
-    @property
-    def scopes(self) -> tuple[str, str]:
-        """Return the names of the accounts of the day and the run."""
-        return _scopes(self.run_id, self.day)
+@dataclass(slots=True, kw_only=True)
+class _Account:
+    scope: str
+    run_id: uuid.UUID | None
+    cap_usd: Decimal | None
+    spent_usd: Decimal
+    reserved_usd: Decimal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """An amount that a request may cost, reserved until `expires_at`."""
+    """The maximum cost of a call, `None` if its price is unknown; and the cap of a day."""
 
-    id: uuid.UUID
-    run_id: uuid.UUID
-    day: date
-    amount_usd: Decimal
-    expires_at: datetime
+    max_usd: Decimal | None
+    usd_per_day: Decimal | None
 
-
-def scope_of_run(run_id: uuid.UUID) -> str:
-    """Return the name of a run's account."""
-    return f"run:{run_id}"
+    @property
+    def amount_usd(self) -> Decimal:
+        """Return the amount to reserve: nothing for an unknown price, which the settings allow."""
+        return money.rounded_up(self.max_usd or Decimal(0))
 
 
-def _today() -> ColumnElement[date]:
-    return cast(func.timezone("UTC", clock.database_now()), Date)
+def book(
+    store: Store,
+    ends: Sequence[Booking],
+    begun: Mapping[str, Booking] = MappingProxyType({}),
+    reservations: Mapping[str, Reservation] = MappingProxyType({}),
+) -> dict[str, ModelError]:
+    """Book the ends of calls, then reserve for those that begin; return the refusals by id.
+
+    The rows of refused calls are left to the caller. The accounts stay locked until the transaction
+    ends; it locks jobs, chunks and calls before.
+    """
+    if not begun:
+        _change(store, ends)
+        return {}
+    scopes = {scope for booking in (*ends, *begun.values()) for scope in _scopes(booking)}
+    accounts, granted = _locked(store, scopes), list(ends)
+    outdated = {
+        _scopes(booking): (booking, reservations[id_].usd_per_day)
+        for id_, booking in begun.items()
+        if not _is_open(accounts, booking, reservations[id_].usd_per_day)
+    }
+    if outdated:
+        _change(store, granted)
+        granted = []
+        for _, (booking, usd_per_day) in sorted(outdated.items()):
+            _open(store, booking, usd_per_day)
+        accounts = _locked(store, scopes)
+    for end in granted:
+        _add(accounts, end)
+    refusals = {}
+    for id_, booking in begun.items():
+        charged = [accounts[scope] for scope in _scopes(booking)]
+        if refusal := _refusal(charged, reservations[id_]):
+            refusals[id_] = refusal
+        else:
+            _add(accounts, booking)
+            granted.append(booking)
+    _change(store, granted)
+    return refusals
 
 
-def _limits(
-    owner: InstrumentedAttribute[uuid.UUID], run: InstrumentedAttribute[uuid.UUID]
-) -> Select[uuid.UUID, uuid.UUID, datetime, date, str, Decimal | None, str, Decimal | None]:
-    of_run, of_day = aliased(Budget), aliased(Budget)
-    caps = (of_run.scope, of_run.cap_usd, of_day.scope, of_day.cap_usd)
-    return (
-        select(owner, run, clock.database_now(), _today(), *caps)
-        .outerjoin(of_run, of_run.scope == func.concat("run:", cast(run, Text)))
-        .outerjoin(of_day, of_day.scope == func.concat("day:", cast(_today(), Text)))
-        .where(owner.in_(bindparam("owner_ids", expanding=True)))
+def _refusal(accounts: Sequence[_Account], reservation: Reservation) -> ModelError | None:
+    """Return why a call is refused; a spent budget takes precedence over a reserved one."""
+    if reservation.max_usd == 0:
+        return None
+    amount_usd = reservation.amount_usd
+    capped = [(account, account.cap_usd) for account in accounts if account.cap_usd is not None]
+    for account, cap_usd in capped:
+        if account.spent_usd + amount_usd > cap_usd:
+            return _exceeded(account, cap_usd, amount_usd, of_sample=len(accounts) == 1)
+    for account, cap_usd in capped:
+        if account.spent_usd + account.reserved_usd + amount_usd > cap_usd:
+            return BudgetReservedError(
+                f"The rest of the {_scope_name(account)}'s budget of ${money.exact(cap_usd)} is "
+                "reserved for calls in flight."
+            )
+    return None
+
+
+def _exceeded(
+    account: _Account, cap_usd: Decimal, amount_usd: Decimal, *, of_sample: bool
+) -> BudgetExceededError:
+    following = (
+        f"may cost up to ${money.exact(amount_usd)}" if amount_usd else "has an unknown price"
+    )
+    what = (
+        f"The {_scope_name(account)}'s budget of ${money.exact(cap_usd)} does not cover the next "
+        f"call, which {following}: ${money.exact(account.spent_usd)} has been spent."
+    )
+    if account.run_id is not None:
+        return BudgetExceededError(what, "Raise the budget: chordwise continue RUN --budget USD")
+    if of_sample:
+        return BudgetExceededError(what, "Quote without --sample, or raise budget.usd_per_day.")
+    day = account.scope.removeprefix("day:")
+    return BudgetExceededError(
+        what,
+        f"{day} ends at midnight UTC: run `chordwise continue RUN` then, or raise "
+        "budget.usd_per_day and run it now.",
     )
 
 
-# Every call runs these queries, with or without a cap, so they are built once.
-_LIMITS = _limits(Job.id, Job.run_id)
-_LIMITS_OF_RUNS = _limits(Run.id, Run.id)
+def _scope_name(account: _Account) -> str:
+    return "day" if account.run_id is None else "run"
 
 
-def spendings_of(
-    session: Session, owner_ids: Collection[uuid.UUID], usd_per_day: Decimal | None
-) -> dict[uuid.UUID, Spending]:
-    """Return the limits of spending by known owner: a job, or a run that takes documents in."""
-    rows = session.execute(_LIMITS, {"owner_ids": list(owner_ids)}).all()
-    if others := set(owner_ids) - {row[0] for row in rows}:
-        rows = [*rows, *session.execute(_LIMITS_OF_RUNS, {"owner_ids": list(others)})]
-    return {
-        owner_id: Spending(
-            run_id=run_id,
-            at=at,
-            day=day,
-            usd_per_run=run_cap,
-            usd_per_day=usd_per_day,
-            is_open=bool(run_scope and scope) and cap == usd_per_day,
+_AMOUNTS = {
+    "model_calls": AMOUNTS,
+    "batch_requests": amounts_of("batch_requests", "j.run_id", "c.reserved_on"),
+}
+_SETTLE = {
+    table: text(f"""
+        WITH new AS MATERIALIZED (
+            SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:charges AS numeric[]))
+                AS new (id, charged_usd)
+        ), amount AS MATERIALIZED ({amounts}
+        ), settled AS (
+            UPDATE {table} SET {charging(table)} FROM new JOIN amount USING (id)
+            WHERE {table}.id = new.id AND {table}.id = ANY(CAST(:ids AS uuid[]))
         )
-        for owner_id, run_id, at, day, run_scope, run_cap, scope, cap in rows
-    }
+        {CHARGES}""")
+    for table, amounts in _AMOUNTS.items()
+}
+_EXPIRED = {
+    table: text(f"""
+        SELECT id FROM {table} WHERE reserved_usd IS NOT NULL AND expires_at < clock_timestamp()
+        ORDER BY id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED""")
+    for table in _AMOUNTS
+}
 
 
-def lock_accounts(session: Session, spendings: Iterable[Spending]) -> dict[str, Budget]:
-    """Return the accounts of these runs and of the day by scope, locked; create missing ones."""
-    by_scopes = {spending.scopes: spending for spending in spendings}
-    for _, spending in sorted(by_scopes.items()):
-        if not spending.is_open:
-            _open_day(session, spending.day, spending.usd_per_day)
-            run_id = spending.run_id
-            opening = _opening(scope_of_run(run_id), None, _cost_of(run_id))
-            session.execute(opening.values(run_id=run_id).on_conflict_do_nothing())
-    scopes = {scope for scopes in by_scopes for scope in scopes}
-    return {account.scope: account for account in locked(session, sorted(scopes))}
-
-
-def lock_day(session: Session, usd_per_day: Decimal) -> Budget:
-    """Return the account of the current UTC day with this cap, locked."""
-    day = session.scalars(select(_today())).one()
-    scopes = (_scope_of_day(day),)
-    for account in locked(session, scopes):
-        if account.cap_usd == usd_per_day:
-            return account
-    _open_day(session, day, usd_per_day)
-    (account,) = locked(session, scopes)
-    return account
-
-
-def spend(session: Session, scope: str, usd: Decimal, reserved: Decimal = Decimal(0)) -> None:
-    """Add to the spent and reserved amounts of one account; negative amounts reduce them."""
-    session.execute(_BOOK, {"account": scope, "spent": usd, "reserved": reserved})
-
-
-def reserve(session: Session, granted: Sequence[Reservation]) -> None:
-    """Store reservations, whose amounts the caller has added to the locked accounts."""
-    insert_all(session, BudgetReservation, [asdict(reservation) for reservation in granted])
-    session.flush()
-
-
-def settle_all(
-    session: Session, costs: Mapping[uuid.UUID, Decimal | None]
-) -> Mapping[uuid.UUID, Decimal]:
-    """Book the actual costs of requests; an unknown cost counts as the whole reservation.
-
-    A later settlement replaces an earlier one, such as that of an abandoned reservation. Return the
-    reserved amount of each known reservation.
-    """
-    rows = session.scalars(
-        select(BudgetReservation)
-        .where(in_ids(BudgetReservation.id, costs))
-        .order_by(BudgetReservation.id)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    ).all()
-    costs_usd: dict[uuid.UUID, Decimal] = {}
-    spent: defaultdict[str, Decimal] = defaultdict(Decimal)
-    reserved: defaultdict[str, Decimal] = defaultdict(Decimal)
-    for row in rows:
-        cost_usd = costs[row.id]
-        cost = row.amount_usd if cost_usd is None else money.rounded_up(cost_usd)
-        for scope in _scopes(row.run_id, row.day):
-            spent[scope] += cost - (row.settled_usd or Decimal(0))
-            reserved[scope] -= Decimal(0) if row.settled_at else row.amount_usd
-        costs_usd[row.id] = cost
-    if rows:
-        ids, settled_usd = list(costs_usd), list(costs_usd.values())
-        settled = unnested(BudgetReservation, {"id": ids, "settled_usd": settled_usd})
-        session.execute(
-            update(BudgetReservation)
-            .where(BudgetReservation.id == settled.c.id)
-            .values(settled_at=clock.database_now(), settled_usd=settled.c.settled_usd)
-            .execution_options(synchronize_session=False)
-        )
-    for scope in sorted(spent):
-        spend(session, scope, spent[scope], reserved[scope])
-    return {row.id: row.amount_usd for row in rows}
+def settle(
+    store: Store, costs: Mapping[uuid.UUID, Decimal | None], table: str = "batch_requests"
+) -> None:
+    """Book the actual costs of batch requests; an unknown cost is that of the reservation."""
+    if costs:
+        charges = [None if cost is None else money.rounded_up(cost) for cost in costs.values()]
+        rows = store.execute(_SETTLE[table], {"ids": list(costs), "charges": charges})
+        book(store, bookings_of(rows))
 
 
 def settle_abandoned(session: Session, limit: int) -> int:
-    """Book expired reservations as spent in full, and return their number."""
-    ids = session.scalars(
-        select(BudgetReservation.id)
-        .where(
-            BudgetReservation.settled_at.is_(None),
-            BudgetReservation.expires_at < clock.database_now(),
-        )
-        .order_by(BudgetReservation.id)
-        .limit(limit)
-        .with_for_update(key_share=True, skip_locked=True)
-    ).all()
-    return len(settle_all(session, dict.fromkeys(ids)))
+    """Charge the expired reservations of calls and batch requests in full; return their number."""
+    count = 0
+    for table, expired in _EXPIRED.items():
+        ids = session.scalars(expired, {"limit": limit}).all()
+        settle(session, dict.fromkeys(ids), table)
+        count += len(ids)
+    return count
+
+
+def is_any_reserved() -> ColumnElement[bool]:
+    """Return the condition that a call, of the ledger or of a batch, has a reservation."""
+    tables = (f"EXISTS (SELECT FROM {table} WHERE reserved_usd IS NOT NULL)" for table in _AMOUNTS)
+    return literal_column(" OR ".join(tables), Boolean)
 
 
 def cap_run(session: Session, run_id: uuid.UUID, cap_usd: Decimal) -> Budget:
@@ -287,22 +224,89 @@ def cap_run(session: Session, run_id: uuid.UUID, cap_usd: Decimal) -> Budget:
     return session.scalars(select(Budget).where(Budget.scope == scope_of_run(run_id))).one()
 
 
-def _scopes(run_id: uuid.UUID, day: date) -> tuple[str, str]:
-    return _scope_of_day(day), scope_of_run(run_id)
+def is_capped(session: Session, run_id: uuid.UUID) -> bool:
+    """Return whether a run has a cap."""
+    cap = select(Budget.cap_usd).where(Budget.scope == scope_of_run(run_id))
+    return session.scalar(cap) is not None
+
+
+def scope_of_run(run_id: uuid.UUID) -> str:
+    """Return the name of a run's account."""
+    return f"run:{run_id}"
 
 
 def _scope_of_day(day: date) -> str:
     return f"day:{day:%Y-%m-%d}"
 
 
-def _open_day(session: Session, day: date, usd_per_day: Decimal | None) -> None:
-    known = (
-        select(func.coalesce(func.sum(ModelCall.cost_usd), 0))
-        .where(day_of_call() >= day)
-        .scalar_subquery()
+def _scopes(booking: Booking) -> tuple[str, ...]:
+    """Return the accounts of a call; that of a sample has no run."""
+    day = _scope_of_day(booking.day)
+    return (day,) if booking.run_id is None else (day, scope_of_run(booking.run_id))
+
+
+# Every call under a cap uses these statements. Accounts are locked in the order of their names.
+_LOCKED = text("""
+    SELECT scope, run_id, cap_usd, spent_usd, reserved_usd FROM budgets
+    WHERE scope = ANY(CAST(:scopes AS text[])) ORDER BY scope FOR NO KEY UPDATE""")
+_CHANGE = text("""
+    WITH change AS MATERIALIZED (
+        SELECT * FROM unnest(CAST(:scopes AS text[]), CAST(:spent AS numeric[]),
+            CAST(:reserved AS numeric[])) AS change (scope, spent, reserved)
+    ), locked AS MATERIALIZED (
+        SELECT scope FROM budgets WHERE scope = ANY(CAST(:scopes AS text[]))
+        ORDER BY scope FOR NO KEY UPDATE
     )
-    opening = _opening(_scope_of_day(day), usd_per_day, known)
-    session.execute(_or_change_cap(opening))
+    UPDATE budgets b
+    SET spent_usd = b.spent_usd + change.spent, reserved_usd = b.reserved_usd + change.reserved
+    FROM change JOIN locked USING (scope)
+    WHERE b.scope = change.scope AND b.scope = ANY(CAST(:scopes AS text[]))""")
+
+
+def _locked(store: Store, scopes: Iterable[str]) -> dict[str, _Account]:
+    rows = store.execute(_LOCKED, {"scopes": sorted(scopes)}).mappings()
+    return {row["scope"]: _Account(**row) for row in rows}
+
+
+def _add(accounts: Mapping[str, _Account], booking: Booking) -> None:
+    for scope in _scopes(booking):
+        if scope in accounts:  # unless it was deleted with its run
+            accounts[scope].spent_usd += booking.spent_usd
+            accounts[scope].reserved_usd += booking.reserved_usd
+
+
+def _change(store: Store, bookings: Iterable[Booking]) -> None:
+    """Add bookings to their accounts."""
+    spent: defaultdict[str, Decimal] = defaultdict(Decimal)
+    reserved: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for booking in bookings:
+        if booking.spent_usd > -booking.reserved_usd > 0:
+            known = {"cost_usd": booking.spent_usd, "reserved_usd": -booking.reserved_usd}
+            log.warning("budget.bound_exceeded", **known)
+        for scope in _scopes(booking):
+            spent[scope] += booking.spent_usd
+            reserved[scope] += booking.reserved_usd
+    if spent:
+        amounts = {"spent": list(spent.values()), "reserved": list(reserved.values())}
+        store.execute(_CHANGE, {"scopes": list(spent), **amounts})
+
+
+def _is_open(
+    accounts: Mapping[str, _Account], booking: Booking, usd_per_day: Decimal | None
+) -> bool:
+    """Return whether the accounts of a call exist, and that of the day has the current cap."""
+    day, *_ = scopes = _scopes(booking)
+    return all(scope in accounts for scope in scopes) and accounts[day].cap_usd == usd_per_day
+
+
+def _open(store: Store, booking: Booking, usd_per_day: Decimal | None) -> None:
+    cost = select(func.coalesce(func.sum(ModelCall.cost_usd), 0))
+    of_day = cost.where(day_of_call() >= booking.day).scalar_subquery()
+    store.execute(_or_change_cap(_opening(_scope_of_day(booking.day), usd_per_day, of_day)))
+    run_id = booking.run_id
+    if run_id is not None:
+        opening = _opening(scope_of_run(run_id), None, _cost_of(run_id))
+        store.execute(opening.values(run_id=run_id).on_conflict_do_nothing())
 
 
 def _cost_of(run_id: uuid.UUID) -> ScalarSelect[Decimal | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from operator import attrgetter
 
@@ -12,10 +12,12 @@ from sqlalchemy import Index, column, select, table
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from chordwise.domain.json_values import JsonValue
-from chordwise.domain.learning.calibration import ConfidenceClaim, Points
+from chordwise.domain.json_values import JsonValue, as_json, as_object
+from chordwise.domain.learning import statistics
+from chordwise.domain.learning.statistics import Acceptance, ConfidenceClaim, Curve, Points
 from chordwise.storage.clock import database_now
 from chordwise.storage.record import Identity, Record, copied
+from chordwise.storage.results import update_reviews_of
 
 _POINTS = TypeAdapter(Points)
 _CLAIMS = table(
@@ -26,12 +28,7 @@ _CLAIMS = table(
 
 
 class Calibration(Record):
-    """A curve from claimed to calibrated confidence; the newest curve of each key is in force.
-
-    `points` is an ascending list of pairs of claimed and calibrated confidence. `error_before` and
-    `error_after` are the expected calibration errors, the latter cross-validated. At or above
-    `accept_from` at most `max_error_rate` of the answers are wrong.
-    """
+    """A curve from claimed to calibrated confidence; the newest curve of each key is in force."""
 
     __tablename__ = "calibrations"
     __table_args__ = (
@@ -76,6 +73,43 @@ def claims(session: Session) -> Mapping[Key, Sequence[ConfidenceClaim]]:
     return {key: groups[key] for key in sorted(groups)}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """What the judgments of a key teach; `curve` and `acceptance` are `None` if there are too few.
+
+    At most the allowed share of the answers in `acceptance` is wrong.
+    """
+
+    key: Key
+    judged: int
+    judged_right: int
+    curve: Curve | None
+    acceptance: Acceptance | None
+
+
+def learn(
+    claims_by_key: Mapping[Key, Sequence[ConfidenceClaim]], max_error_rate: float
+) -> Sequence[Lesson]:
+    """Learn a calibration of each model's claims, per analysis type and part.
+
+    Raises:
+        ConfigurationError: scikit-learn is not installed.
+    """
+    statistics.require_scikit_learn()
+    return [
+        Lesson(
+            key=key,
+            judged=len(judged),
+            judged_right=sum(claim.is_right for claim in judged),
+            curve=statistics.learn(judged) if statistics.is_enough(judged) else None,
+            acceptance=statistics.acceptance(judged, max_error_rate)
+            if statistics.is_enough(judged)
+            else None,
+        )
+        for key, judged in claims_by_key.items()
+    ]
+
+
 def curves(session: Session, learnt_until: datetime) -> Mapping[Key, Points]:
     """Return the points of the calibrations that were in force at `learnt_until`."""
     key = [getattr(Calibration, name) for name in Key.__dataclass_fields__]
@@ -88,19 +122,35 @@ def curves(session: Session, learnt_until: datetime) -> Mapping[Key, Points]:
     return {copied(Key, row): _POINTS.validate_python(row.points) for row in rows}
 
 
-def store(session: Session, calibration: Calibration) -> bool:
-    """Store a calibration unless it equals the newest one; return whether it was stored."""
-    newest = session.scalars(
-        select(Calibration)
-        .filter_by(**{name: getattr(calibration, name) for name in Key.__dataclass_fields__})
-        .order_by(Calibration.learnt_at.desc(), Calibration.id.desc())
-        .limit(1)
-    ).one_or_none()
-    if newest is not None and _LEARNT(newest) == _LEARNT(calibration):
-        return False
-    session.add(calibration)
-    session.flush()
-    return True
+def store(session: Session, lessons: Sequence[Lesson], max_error_rate: float) -> int:
+    """Store the learned calibrations, which puts them into force, unless they equal the newest.
+
+    Returns how many were stored.
+    """
+    stored = 0
+    for lesson in lessons:
+        key, accepted = lesson.key, lesson.acceptance
+        if lesson.curve is None:
+            continue
+        calibration = Calibration(
+            **asdict(key),
+            **as_object(as_json(lesson.curve)),
+            max_error_rate=max_error_rate,
+            accept_from=accepted.accept_from if accepted else None,
+            accepted_share=accepted.share if accepted else None,
+        )
+        newest = session.scalars(
+            select(Calibration)
+            .filter_by(**asdict(key))
+            .order_by(Calibration.learnt_at.desc(), Calibration.id.desc())
+            .limit(1)
+        ).one_or_none()
+        if newest is None or _LEARNT(newest) != _LEARNT(calibration):
+            session.add(calibration)
+            session.flush()
+            update_reviews_of(session, key.analysis_type, key.provider, key.model)
+            stored += 1
+    return stored
 
 
 _LEARNT = attrgetter("method", "points", "judged", "judged_right", "max_error_rate", "accept_from")

@@ -19,12 +19,8 @@ from chordwise.storage.results import update_reviews
 class Certification(Record):
     """The outcome of the checks of a field or label; the newest one of each is in force.
 
-    The scope is the results of `run`, or the current answers to the `question` (see
-    `jobs.options_hash`) of `profile`. `name` is empty if answers are judged as a whole. `seed`
-    determines the random order of the checks. Of the `population`, the answers with a score from
-    `accept_from` on may be accepted. The risk holds for the whole scope; see
-    `domain.learning.certification`. `to_check` are the jobs whose answers should be checked next,
-    in this order.
+    The scope is the results of `run`, or the current answers to the `question` of `profile`. The
+    risk holds for the whole scope; see `domain.learning.certification`.
     """
 
     __tablename__ = "certifications"
@@ -51,6 +47,8 @@ class Certification(Record):
     accept_from: Mapped[float | None]
     check_from: Mapped[float | None]
     more_checks: Mapped[int | None]
+    expected_checks: Mapped[int]
+    expected_free: Mapped[int]
     to_check: Mapped[JsonValue]
     certified_at: Mapped[datetime] = mapped_column(server_default=database_now())
 

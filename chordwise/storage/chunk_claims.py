@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import ChunkStatus
-from chordwise.storage import clock, learned_examples, leases, outbox
+from chordwise.storage import attempts, clock, learned_examples, outbox
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.clock import LEASES_MAY_EXPIRE
 from chordwise.storage.database import Store
@@ -122,7 +122,7 @@ _CLAIM = text(f"""
     {_SELECT}
         coalesce(claimed.status, c.status), coalesce(claimed.attempts, c.attempts),
         coalesce(claimed.lease_token, c.lease_token)
-    {_FROM_WANTED} LEFT JOIN claimed ON claimed.id = c.id WHERE {_NAMED}""")  # noqa: S608 - fixed names
+    {_FROM_WANTED} LEFT JOIN claimed ON claimed.id = c.id WHERE {_NAMED}""")
 _FIND = text(f"""
     WITH {WANTED}
     {_SELECT} c.status, c.attempts, c.lease_token {_FROM_WANTED} WHERE {_NAMED}""")
@@ -165,9 +165,9 @@ def claim(
     chunk = find_claimed(session, claims).get(token)
     if chunk is None or chunk.is_claimed:
         return chunk
-    if leases.may_claim(session, chunk.attempts, max_attempts):
+    if attempts.may_claim(session, chunk.attempts, max_attempts):
         return claim_all(session, claims, lease, max_attempts).get(token)
-    outbox.defer(session, [chunk_id], leases.LAST_ATTEMPT_WAIT)
+    outbox.defer(session, [chunk_id], attempts.LAST_ATTEMPT_WAIT)
     return chunk
 
 

@@ -1,6 +1,6 @@
 """Storage of the work on chunks: claims, ends and calls of many threads in one transaction.
 
-Locks are taken in the order of the whole schema: jobs, then chunks, then calls.
+Locks are taken in the order of the whole schema: jobs, then chunks, calls, and accounts.
 """
 
 from __future__ import annotations
@@ -16,22 +16,27 @@ from typing import TypeAlias
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from chordwise.errors import LeaseLostError
+from chordwise.domain.json_values import JsonValue
+from chordwise.domain.states import JobStatus
+from chordwise.errors import AlreadyAskedError, ChordwiseError, LeaseLostError
 from chordwise.storage import (
+    budgets,
     chunk_claims,
     chunks,
-    job_ends,
     jobs,
     model_calls,
     results,
+    runs,
     synthesis_claims,
 )
+from chordwise.storage.attempts import attempts_before_last
+from chordwise.storage.budgets import Reservation
 from chordwise.storage.chunk_claims import ClaimedChunk, Claims
 from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.database import Database
 from chordwise.storage.group_commit import GroupCommit
-from chordwise.storage.job_ends import JobEnd
-from chordwise.storage.leases import attempts_before_last
+from chordwise.storage.jobs import JobFailure
+from chordwise.storage.results import NewResult
 from chordwise.storage.synthesis_claims import ClaimedSynthesis
 
 # A promised synthesis is due after this time; normally the process that ended the last chunk has
@@ -49,8 +54,39 @@ class Stored(Enum):
     STORED = "stored"
 
 
-Outcome: TypeAlias = Stored | ClaimedSynthesis
-"""The outcome of storing an item; a claimed synthesis if a chunk was the last one of its job."""
+Outcome: TypeAlias = Stored | ClaimedSynthesis | ChordwiseError
+"""The outcome of storing an item: a claimed synthesis if a chunk was the last one of its job, or
+the reason why a call may not begin.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEnd:
+    """The end of a job; `result` is null if it has none, and `failure` if nothing is missing.
+
+    `token` is that of its synthesis, without which the job ends with its only chunk. `calls` are
+    the ends of its calls that are not stored yet.
+    """
+
+    job_id: uuid.UUID
+    status: JobStatus
+    failure: JobFailure | None = None
+    result: NewResult | None = None
+    token: uuid.UUID | None = None
+    calls: Sequence[Mapping[str, object]] = ()
+
+    @property
+    def row(self) -> Mapping[str, JsonValue]:
+        """The row for `jobs.end_all`."""
+        failure = self.failure
+        return {
+            "id": str(self.job_id),
+            "status": self.status,
+            "error_code": failure.code if failure else None,
+            "error_message": failure.message if failure else None,
+            "hint": (failure.hint or None) if failure else None,
+            "lease_token": str(self.token) if self.token else None,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,11 +112,14 @@ class CallEntry:
     """An entry of the ledger: optionally a call that begins, and the outcomes of earlier calls.
 
     The rows of calls that were not made (`withdrawn`) are deleted. A call with the `token` of a
-    lease begins only while that lease is held, on its chunk or on the synthesis of its job.
+    lease begins only while that lease is held, on its chunk or on the synthesis of its job; a call
+    with a `reservation` only if the accounts grant it. It may take `lasts`.
     """
 
     begun: Mapping[str, object] | None = None
     token: uuid.UUID | None = None
+    reservation: Reservation | None = None
+    lasts: timedelta | None = None
     ended: Sequence[Mapping[str, object]] = ()
     checked: Sequence[Mapping[str, object]] = ()
     withdrawn: Sequence[uuid.UUID] = ()
@@ -121,28 +160,30 @@ class ChunkWork:
         """
         return self._synthesis_claims.commit((job_id, token), self._lease)
 
-    def enter(self, entry: CallEntry, within: timedelta) -> bool:
-        """Store a ledger entry; return false if its call may not begin.
+    def enter(self, entry: CallEntry, within: timedelta) -> ChordwiseError | None:
+        """Store a ledger entry; return the reason if its call may not begin.
 
-        In that case the lease is lost, or the run is cancelled. The ends are stored in either case.
+        The lease is lost, the run is cancelled, or a budget does not cover the call. The ends are
+        stored in either case.
 
         Raises:
             ServiceUnavailableError: The database was unavailable for longer than `within`.
         """
-        return self._work.commit(entry, within) is not Stored.LOST
+        outcome = self._work.commit(entry, within)
+        return outcome if isinstance(outcome, ChordwiseError) else None
 
     def end(self, end: ChunkEnd | JobEnd, within: timedelta) -> Outcome:
         """Store the end of a chunk, or of a job that is leased for its synthesis, and of its calls.
 
         The job ends too if its end is given. Otherwise the last chunk queues the synthesis, and
-        claims it with a `synthesis_token`, unless the attempt is the last one; it is returned. A
-        long result does not delay other threads.
+        claims it with a `synthesis_token`, unless the attempt is the last one; it is returned.
 
         Raises:
             ServiceUnavailableError: The database was unavailable for longer than `within`.
             LeaseLostError: The lease is lost, and the result is long.
         """
         if isinstance(end, JobEnd) and end.result is not None and end.result.more_facts:
+            # It does not delay other threads.
             return self._long_results.commit(end, within)
         return self._work.commit(end, within)
 
@@ -174,6 +215,8 @@ class ChunkWork:
         over = jobs.ended_by(store, [(end.job_id, end.token) for end in group])
         left = [end for end in group if end.job_id not in over]
         with Session(store) as session:
+            if len(jobs.lock_existing(session, [end.job_id for end in left])) < len(left):
+                raise LeaseLostError("The document was forgotten.")
             results.save_all(session, [end.result for end in left if end.result])
             session.flush()
         outcomes = self._store(store, [replace(end, result=None) for end in group])
@@ -196,7 +239,7 @@ class ChunkWork:
         def outcome(item: CallEntry | ChunkEnd | JobEnd) -> Outcome:
             match item:
                 case CallEntry():
-                    return Stored.STORED if next(begun) else Stored.LOST
+                    return next(begun) or Stored.STORED
                 case ChunkEnd():
                     return ended.get(item.chunk_id, Stored.LOST)
                 case JobEnd():
@@ -258,24 +301,45 @@ def _id(begun: Mapping[str, object], name: str) -> uuid.UUID:
 
 
 def _end_jobs(store: Connection, ends: Sequence[JobEnd]) -> set[uuid.UUID]:
+    """End locked jobs, store their results and settle their runs; return the jobs that have ended.
+
+    A job is not changed if another worker holds its synthesis, or if it would end with its only
+    chunk and is paused, queued, ended or cancelled.
+    """
     if not ends:
         return set()
     with Session(store) as session:  # within the transaction of the connection
-        ended = job_ends.store_all(session, ends)
+        ended = jobs.end_all(session, [end.row for end in ends])
+        results.save_all(session, [e.result for e in ends if e.result and e.job_id in ended])
+        for run_id in sorted(set(ended.values())):
+            runs.settle(session, run_id)
         session.flush()
-    return ended
+    return set(ended)
 
 
 def store_entries(
     store: Connection, entries: Sequence[CallEntry], ended: Sequence[Mapping[str, object]] = ()
-) -> Sequence[bool]:
-    """Store entries and the ends of other calls; return whether the call of each may begin."""
-    begun = [entry.begun for entry in entries if entry.begun]
-    tokens = {
-        str(entry.begun["id"]): entry.token for entry in entries if entry.begun and entry.token
-    }
-    model_calls.end_all(store, [*ended, *(call for entry in entries for call in entry.ended)])
-    held = model_calls.begin_all(store, begun, tokens)
+) -> Sequence[ChordwiseError | None]:
+    """Store entries and the ends of other calls; return why the call of each may not begin."""
+    bookings = model_calls.end_all(
+        store, [*ended, *(call for entry in entries for call in entry.ended)]
+    )
+    beginning = {str(entry.begun["id"]): entry for entry in entries if entry.begun}
+    begun = model_calls.begin_all(
+        store,
+        [entry.begun for entry in beginning.values() if entry.begun],
+        {id_: entry.token for id_, entry in beginning.items() if entry.token},
+        {id_: entry.lasts.total_seconds() for id_, entry in beginning.items() if entry.lasts},
+    )
     model_calls.check_all(store, [call for entry in entries for call in entry.checked])
-    model_calls.delete_all(store, [call_id for entry in entries for call_id in entry.withdrawn])
-    return [entry.token is None or entry.token in held for entry in entries]
+    withdrawn = [call_id for entry in entries for call_id in entry.withdrawn]
+    bookings += model_calls.delete_all(store, withdrawn)
+    reservations = {id_: entry.reservation for id_, entry in beginning.items() if entry.reservation}
+    refused = budgets.book(store, bookings, begun.reserved, reservations)
+    model_calls.delete_all(store, refused)
+    refusals: dict[str, ChordwiseError] = dict(refused)
+    for id_ in beginning.keys() - begun.ids - begun.duplicates:
+        refusals[id_] = LeaseLostError("The run was cancelled, or the work was taken over.")
+    for id_ in begun.duplicates:
+        refusals[id_] = AlreadyAskedError("Another call asks the same question.")
+    return [refusals.get(str(entry.begun["id"])) if entry.begun else None for entry in entries]

@@ -14,12 +14,11 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain import missing_rows
 from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonObject, JsonValue, as_json
-from chordwise.domain.states import FAILED_CHUNKS, OPEN_CHUNKS, ChunkStatus
+from chordwise.domain.states import FAILED_CHUNKS, MISSING_FIELDS, OPEN_CHUNKS, ChunkStatus
 from chordwise.errors import ChordwiseError
 from chordwise.storage.database import Store
+from chordwise.storage.leases import StepRecord
 from chordwise.storage.record import (
-    Identity,
-    Record,
     block_range_index,
     in_ids,
     insert_all,
@@ -28,13 +27,10 @@ from chordwise.storage.record import (
 from chordwise.storage.sql_text import status_in
 
 
-class Chunk(Record):
+class Chunk(StepRecord):
     """Characters `start_char` to `end_char` of the document of a job, and their answer.
 
-    `attempts` counts claims, so that a killed worker counts; `postponements` counts waits for a
-    provider. `confidence` is that claimed in the answer; `agreement` is that of its samples, null
-    without a vote. `missing_rows` names lists that lost rows when the answer was repaired, as in
-    `results`.
+    `attempts` counts claims, so that a killed worker counts.
     """
 
     __tablename__ = "chunks"
@@ -53,7 +49,9 @@ class Chunk(Record):
         ),
     )
 
-    id: Mapped[Identity]
+    AT_WORK = (ChunkStatus.RUNNING,)
+    FREE = ChunkStatus.PENDING
+
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"))
     position: Mapped[int]
     start_char: Mapped[int]
@@ -62,8 +60,6 @@ class Chunk(Record):
     attempts: Mapped[int] = mapped_column(default=0)
     postponements: Mapped[int] = mapped_column(default=0)
     due_at: Mapped[datetime | None]
-    lease_token: Mapped[uuid.UUID | None]
-    lease_until: Mapped[datetime | None]
     answer: Mapped[JsonObject | None]
     confidence: Mapped[float | None]
     quality: Mapped[float | None]
@@ -116,7 +112,7 @@ def insert_single(session: Session, lengths: Mapping[uuid.UUID, int]) -> list[uu
 
 
 def answered(answer: Answer) -> EndedChunk:
-    """Return the end of a chunk that succeeded."""
+    """Return the end of a chunk that succeeded, maybe without some fields."""
     return EndedChunk(
         status=ChunkStatus.SUCCEEDED,
         answer=answer.output,
@@ -127,6 +123,8 @@ def answered(answer: Answer) -> EndedChunk:
         provider=answer.provider,
         model=answer.model,
         prompt_version=answer.prompt_version,
+        error_code=MISSING_FIELDS if answer.missing_fields else None,
+        error_message=answer.missing_fields or None,
     )
 
 
@@ -158,7 +156,7 @@ _END = text(f"""
     FROM new
     WHERE (SELECT count(*) >= 0 FROM ordered) AND chunks.id = new.id
         AND chunks.lease_token = new.lease_token AND chunks.status = 'running'
-    RETURNING chunks.id""")  # noqa: S608 - fixed names
+    RETURNING chunks.id""")
 
 
 def end_all(
@@ -203,6 +201,7 @@ def answer_of(chunk: EndedChunk) -> Answer:
         prompt_version=chunk.prompt_version or "",
         agreement=chunk.agreement,
         missing_rows=missing_rows.from_json(chunk.missing_rows),
+        missing_fields=chunk.error_message or "",
     )
 
 

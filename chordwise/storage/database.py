@@ -12,20 +12,21 @@ from typing import TypeAlias
 import psycopg
 import tenacity
 from pydantic import SecretStr
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from chordwise.domain.number_formats import counted
-from chordwise.errors import ConfigurationError, InternalError, ServiceUnavailableError
+from chordwise.errors import InternalError, ServiceUnavailableError
 from chordwise.storage import revisions
 from chordwise.storage.postgresql import (
     STATEMENT_SECONDS,
     BoundedConnection,
     Returned,
+    address_of,
     answer_seconds,
     as_chordwise_error,
     parameters,
@@ -49,43 +50,30 @@ def open_engine(
 ) -> Engine:
     """Return an engine for a `postgresql://` URL; no connection is opened yet.
 
-    Statements are limited to `statement_seconds`, and waits for a lock to half of that. A
-    connection whose server is silent for longer is closed, so that no thread is blocked without
-    limit. The server closes unused connections; a connection that was idle for a while is tested
-    before it is used, so that work that is not retried does not fail. With `keeps_plans`, a
-    prepared statement is planned once, regardless of its parameters: no index may depend on their
-    values.
+    Statements are limited to `statement_seconds`, and waits for a lock to half of that; a
+    connection whose server is silent for longer is closed. With `keeps_plans`, a prepared statement
+    is planned once: no index may depend on the values of its parameters.
 
     Raises:
         ConfigurationError: The URL is not a PostgreSQL URL.
     """
-    try:
-        address = make_url(url.get_secret_value())
-    except ArgumentError as error:
-        raise ConfigurationError("database_url is not a URL.", "Use postgresql://….") from error
-    if address.get_backend_name() not in {"postgresql", "postgres"}:
-        raise ConfigurationError(
-            f"database_url starts with “{address.drivername}”.", "Chordwise needs PostgreSQL."
-        )
+    limits = parameters(statement_seconds, name, keeps_plans=keeps_plans)
     engine = create_engine(
-        address.set(drivername="postgresql+psycopg"),
+        "postgresql+psycopg://",
         pool_size=pool_size,
         max_overflow=5,
         pool_use_lifo=True,  # so that surplus connections stay idle until the server ends them
         pool_timeout=min(_POOL_SECONDS, statement_seconds),
         hide_parameters=True,
-        connect_args=parameters(statement_seconds, name, keeps_plans=keeps_plans),
+        connect_args={**address_of(url), **limits},
     )
-    bound(engine, statement_seconds)
-    ping_after_pauses(engine)
+    _bound(engine, statement_seconds)
+    _ping_after_pauses(engine)
     return engine
 
 
-def ping_after_pauses(engine: Engine) -> None:
-    """Test connections that were idle for a while before they are used.
-
-    The pool replaces lost connections.
-    """
+def _ping_after_pauses(engine: Engine) -> None:
+    """Test connections that were idle for a while; the pool replaces lost ones."""
 
     def record_use(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         record.info["used_at"] = time.monotonic()
@@ -148,19 +136,25 @@ class Database:
         with translate_errors(), self._sessions.begin() as session:
             yield session
 
-    def commit(self, change: Callable[[Session], Returned]) -> Returned:
-        """Run a change in a separate transaction, and return its return value."""
-        with self.write() as session:
-            return change(session)
+    def commit(
+        self, change: Callable[[Session], Returned], within: timedelta | None = None
+    ) -> Returned:
+        """Run a change in a separate transaction, and return its return value.
+
+        With `within`, a change that is repeatable is retried as in `attempts`.
+        """
+        if within is None:
+            with self.write() as session:
+                return change(session)
+        for attempt in self.attempts(within):
+            with attempt as session:
+                returned = change(session)
+        return returned
 
     def attempts(self, within: timedelta) -> Iterator[AbstractContextManager[Session]]:
-        """Yield transactions until one is committed, retrying during an outage of the database.
+        """Yield transactions for blocks until one is committed, during an outage of the database.
 
-        The block must be repeatable, since the reply to a commit can be lost:
-
-            for attempt in database.attempts(within):
-                with attempt as session:
-                    ...
+        The block must be repeatable, since the reply to a commit can be lost.
 
         Raises:
             ServiceUnavailableError: The database was unavailable for longer than `within`.
@@ -216,7 +210,7 @@ def translate_errors() -> Iterator[None]:
             raise translated from error
 
 
-def bound(engine: Engine, statement_seconds: float) -> None:
+def _bound(engine: Engine, statement_seconds: float) -> None:
     """Limit each connection of the engine to slightly more than the limit of the server."""
     seconds = answer_seconds(statement_seconds)
 
@@ -259,7 +253,7 @@ _CONNECTED = text(
         min(extract(epoch FROM clock_timestamp() - coalesce(state_change, backend_start)))
             AS idle_seconds
     FROM pg_stat_activity
-    WHERE datname = current_database() AND application_name ~ '^chordwise (worker|scheduler)'
+    WHERE datname = current_database() AND application_name ~ '^chordwise (worker|scheduler|reader)'
     GROUP BY 1
     """
 )

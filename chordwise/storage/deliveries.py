@@ -18,10 +18,7 @@ from chordwise.storage.record import CreatedAt, Identity, Record, new_id
 
 
 class Delivery(Record):
-    """One delivery; its id, and its content once it is made, are the same in every attempt.
-
-    During an attempt, `due_at` is its deadline.
-    """
+    """One delivery; its id, and its content once it is made, are the same in every attempt."""
 
     __tablename__ = "deliveries"
     __table_args__ = (

@@ -22,12 +22,7 @@ from chordwise.storage.record import CreatedAt, Identity, Record, new_id, words_
 
 
 class Document(Record):
-    """One text; `sha256` is the hash of the normalized text, `source` its first name.
-
-    `transcribed_by` is the model that read its pages without text, or `tesseract`. `flags` are the
-    suspicious passages (`domain.document_flags`), null if they were not searched. `places` are its
-    pages, slides, sheets or sections, `layouts` their layouts in the same order (`domain.places`).
-    """
+    """One text; `sha256` is the hash of the normalized text, `source` its first name."""
 
     __tablename__ = "documents"
     __table_args__ = (words_index("ix_documents_words", "text"),)
@@ -114,10 +109,7 @@ def places_of(database: Database, document_id: uuid.UUID, within: timedelta) -> 
     Raises:
         ServiceUnavailableError: The database was unavailable for longer than `within`.
     """
-    for attempt in database.attempts(within):
-        with attempt as session:
-            document_places = places_in(session, document_id)
-    return document_places
+    return database.commit(lambda session: places_in(session, document_id), within)
 
 
 def places_in(session: Session, document_id: uuid.UUID) -> Places:
@@ -155,9 +147,7 @@ class DocumentTexts:
             with self._lock:
                 if document_id in self._texts:
                     return self._texts[document_id]
-            for attempt in self._database.attempts(within):
-                with attempt as session:
-                    text = text_of(session, document_id)
+            text = self._database.commit(lambda session: text_of(session, document_id), within)
             self.add(document_id, text)
         return text
 

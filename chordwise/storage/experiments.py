@@ -24,11 +24,9 @@ _WAIT = 0.02
 class Experiment(Record):
     """A comparison of variants of a profile by an `outcome`.
 
-    `control` holds the options of the profile. The share `paired` of the documents is answered by
-    all variants, with additional answers in the run `run_id`; of the others each variant gets
-    `share`. A variant is stopped if, except with the probability `risk`, it has fewer valid answers
-    by more than `max_invalid`, or exceeds the control by more than the fractions `max_cost` and
-    `max_latency`. `promoted` is the variant that became the profile.
+    A variant is stopped if, except with the probability `risk`, it has fewer valid answers by more
+    than `max_invalid`, or exceeds the control by more than the fractions `max_cost` and
+    `max_latency`.
     """
 
     __tablename__ = "experiments"

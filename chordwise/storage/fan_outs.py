@@ -150,8 +150,8 @@ _BEGIN = text(f"""
             WHEN j.chunk_count IS NULL AND d.character_count < {_SHORT_CHARACTERS} THEN d.text
         END
     FROM begun j JOIN documents d ON d.id = j.document_id JOIN runs r ON r.id = j.run_id
-    """)  # noqa: S608 - fixed names
-_LOCK = text(f"SELECT id FROM jobs WHERE {_MAY_FAN_OUT} ORDER BY id FOR NO KEY UPDATE")  # noqa: S608
+    """)
+_LOCK = text(f"SELECT id FROM jobs WHERE {_MAY_FAN_OUT} ORDER BY id FOR NO KEY UPDATE")
 _INSERT = text("""
     INSERT INTO chunks (id, job_id, position, start_char, end_char, status, attempts, postponements)
     SELECT new.id, job_id, position, start_char, end_char, 'pending', 0, 0

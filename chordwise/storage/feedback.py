@@ -22,11 +22,8 @@ from chordwise.storage.record import Identity, Record, in_ids
 class Feedback(Record):
     """The verdict of a person on the value of a result at `path`; an empty path means all of it.
 
-    `result_id` may have been replaced since; `judged` is its value. `field` names the field of an
-    extraction, whose values `judged` and `corrected` hold as lists. `quote` is the passage selected
-    for the right value. `question` is the question without model and threshold. Rows are never
-    changed: a row with the verdict `withdrawn` withdraws the row `withdraws`, and neither of them
-    counts.
+    Rows are never changed: a row with the verdict `withdrawn` withdraws the row `withdraws`, and
+    neither of them counts.
     """
 
     __tablename__ = "feedback"

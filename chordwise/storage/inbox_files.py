@@ -32,12 +32,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from chordwise.domain.states import TAKEN_IN, UNDELIVERED, UNFINISHED_JOBS, InboxStatus, JobStatus
-from chordwise.errors import LeaseLostError
+from chordwise.remote import path_of
 from chordwise.storage import clock, intakes
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import CreatedAt, Identity, Record, in_ids, insert_all, unnested
+from chordwise.storage.leases import Leased, require_all
+from chordwise.storage.record import CreatedAt, Record, in_ids, insert_all, unnested
 from chordwise.storage.runs import Run
 from chordwise.storage.sql_text import status_in
 
@@ -46,14 +47,8 @@ Version: TypeAlias = tuple[bytes, int, int]
 """A path below an inbox, and the size and modification time of the file there, in nanoseconds."""
 
 
-class InboxFile(Record):
-    """One version of a file; a process that reads or moves the file holds it by `lease_token`.
-
-    `folder` is the inbox and `name` the printable path below it; `raw_name` and `raw_destination`
-    are exact bytes. `reason`, `message` and `hint` say why there is no intake, or what happened to
-    the file before it could be moved; otherwise they describe the first failure, once the file is
-    delivered. `attempts` counts the processes that began to read it and did not stop normally.
-    """
+class InboxFile(Leased):
+    """One version of a file; a process that reads or moves the file holds it by `lease_token`."""
 
     __tablename__ = "inbox_files"
     __table_args__ = (
@@ -69,19 +64,17 @@ class InboxFile(Record):
         ),
     )
 
-    id: Mapped[Identity]
+    AT_WORK = UNDELIVERED
+
     folder: Mapped[str]
     name: Mapped[str]
     raw_name: Mapped[bytes]
     byte_count: Mapped[int] = mapped_column(BigInteger)
     modified_ns: Mapped[int] = mapped_column(BigInteger)
     profile: Mapped[str]
-    status: Mapped[str]
     sha256: Mapped[str | None]
     run_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("runs.id"), index=True)
     attempts: Mapped[int] = mapped_column(default=0, server_default="0")
-    lease_token: Mapped[uuid.UUID | None]
-    lease_until: Mapped[datetime | None]
     reason: Mapped[str | None]
     message: Mapped[str | None]
     hint: Mapped[str | None]
@@ -99,7 +92,7 @@ class InboxFile(Record):
     @property
     def source(self) -> Path:
         """The exact path in the inbox."""
-        return Path(self.folder) / self.relative
+        return path_of(self.folder) / self.relative
 
 
 class InboxIntake(Record):
@@ -125,8 +118,7 @@ class Holder:
 
     def may_hold(self) -> ColumnElement[bool]:
         """Return the condition that this process holds a file already, or that none does."""
-        is_expired = and_(InboxFile.lease_until < clock.database_now(), clock.leases_may_expire())
-        return or_(self.holds(), InboxFile.lease_until.is_(None), is_expired)
+        return or_(self.holds(), InboxFile.lease_until.is_(None), InboxFile.has_expired())
 
     def lease(self) -> dict[str, ColumnElement[uuid.UUID] | ColumnElement[datetime]]:
         """Return the columns of a file that this process holds from now on."""
@@ -212,21 +204,11 @@ def _claim(
     return sorted(claimed, key=lambda file: file.id)
 
 
-def extend(session: Session, tokens: Collection[uuid.UUID], duration: timedelta) -> None:
-    """Extend the leases of files."""
-    if tokens:
-        session.execute(
-            update(InboxFile)
-            .where(in_ids(InboxFile.lease_token, tokens), InboxFile.status.in_(UNDELIVERED))
-            .values(lease_until=clock.now_plus(duration))
-        )
-
-
 def release(session: Session, holder: Holder, ids: Collection[uuid.UUID] | None = None) -> None:
     """Release all files of a process, or some; its attempts to read them do not count."""
     is_unread = InboxFile.status == InboxStatus.CLAIMED
     attempts = InboxFile.attempts - case((is_unread, 1), else_=0)
-    is_held = and_(holder.holds(), InboxFile.status.in_(UNDELIVERED))
+    is_held = and_(holder.holds(), InboxFile.is_at_work())
     of = true() if ids is None else in_ids(InboxFile.id, ids)
     session.execute(update(InboxFile).where(is_held, of).values(attempts=attempts, **NO_LEASE))
 
@@ -300,16 +282,6 @@ def link_all(session: Session, links: Sequence[tuple[uuid.UUID, uuid.UUID, int]]
     """Link files to intakes; a link is file id, intake id and position."""
     names = ("inbox_file_id", "intake_id", "position")
     insert_all(session, InboxIntake, [dict(zip(names, link, strict=True)) for link in links])
-
-
-def require_all(held: Collection[uuid.UUID], ids: Collection[uuid.UUID]) -> None:
-    """Check that a process still holds all files.
-
-    Raises:
-        LeaseLostError: Another process holds one of them.
-    """
-    if len(held) < len(ids):
-        raise LeaseLostError("Another process has claimed this file.")
 
 
 def linked(session: Session, file_id: uuid.UUID) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
+from typing import Protocol, TypeVar
 
 from sqlalchemy import (
     BigInteger,
@@ -24,9 +26,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from chordwise.domain.states import IntakeOutcome, RunStatus
-from chordwise.errors import LeaseLostError, ReadError
-from chordwise.storage import clock, runs
+from chordwise.domain.states import IntakeOutcome, ListedStatus, RunStatus
+from chordwise.errors import ReadError
+from chordwise.storage import clock, leases, runs
+from chordwise.storage.leases import StepRecord
 from chordwise.storage.record import (
     CreatedAt,
     Identity,
@@ -41,10 +44,9 @@ from chordwise.storage.runs import Run
 
 
 class Intake(Record):
-    """One file, row or stream; `sha256` is the hash of its bytes, `reason` a stable code.
+    """One file, row or stream.
 
-    `raw_path` are the bytes of the absolute path of the file, or of the file that contains it. A
-    file that is not read yet has the outcome `not_taken`, and a row in `listed_files`.
+    A file that is not read yet has the outcome `not_taken`, and a row in `listed_files`.
     """
 
     __tablename__ = "intakes"
@@ -93,22 +95,31 @@ _COPY = text(f"""
     INSERT INTO intakes (id, run_id, {_COPIED})
     SELECT copy.id, :run_id, {_COPIED}
     FROM unnest(CAST(:ids AS uuid[]), CAST(:of AS uuid[])) AS copy (id, of)
-    INNER JOIN intakes ON intakes.id = copy.of""")  # noqa: S608 - fixed names
+    INNER JOIN intakes ON intakes.id = copy.of""")
 _AT_ONCE = 1_000
 
 
-class ListedFile(Record):
-    """One entry of the list of a run, until it is completely taken in.
+class ListedFile(StepRecord):
+    """One entry of the list of a run, until it is completely taken in; its id is the intake's.
 
-    `byte_count` and `modified_ns` show whether the file has changed since. Without a `raw_path`,
-    `job_id` names the job whose stored document is analyzed again; without either the entry is
-    standard input. `documents_taken` counts the documents of a file that holds several.
+    Without a `raw_path`, `job_id` names the job whose stored document is analyzed again; without
+    either the entry is standard input.
     """
 
     __tablename__ = "listed_files"
-    __table_args__ = (Index("ix_listed_files_run_id_position", "run_id", "position", unique=True),)
+    __table_args__ = (
+        Index("ix_listed_files_run_id_position", "run_id", "position", unique=True),
+        Index(
+            "ix_listed_files_for_readers",
+            "run_id",
+            "position",
+            postgresql_where=text("status <> 'listed'"),
+        ),
+    )
+    AT_WORK = (ListedStatus.READING,)
+    FREE = ListedStatus.WAITING
 
-    intake_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("intakes.id"), primary_key=True)
+    id: Mapped[uuid.UUID] = mapped_column(ForeignKey("intakes.id"), primary_key=True)
     run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id"))
     position: Mapped[int]
     source: Mapped[str]
@@ -120,6 +131,10 @@ class ListedFile(Record):
         ForeignKey("jobs.id", ondelete="SET NULL"), index=True
     )
     documents_taken: Mapped[int] = mapped_column(server_default=text("0"))
+    status: Mapped[str] = mapped_column(server_default=ListedStatus.LISTED)
+    attempts: Mapped[int] = mapped_column(default=0, server_default="0")
+    lease_token: Mapped[uuid.UUID | None]
+    lease_until: Mapped[datetime | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,13 +147,27 @@ class IntakeEntry:
     byte_count: int | None = None
     modified_ns: int | None = None
     job_id: uuid.UUID | None = None
+    status: ListedStatus = ListedStatus.LISTED
     error: ReadError | None = None
 
 
+Item = TypeVar("Item", covariant=True)  # noqa: PLC0105 - the name of the thing
+
+
+class SizedItems(Protocol[Item]):
+    """Items in order, of a known number; they may be read from disk."""
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+
+    def __iter__(self) -> Iterator[Item]:
+        """Yield the items in order."""
+
+
 def enlist(
-    session: Session, run_id: uuid.UUID, entries: Sequence[IntakeEntry]
-) -> Sequence[uuid.UUID]:
-    """Add entries to the list of a run, and return the ids of their intakes."""
+    session: Session, run_id: uuid.UUID, entries: SizedItems[IntakeEntry]
+) -> Iterator[uuid.UUID]:
+    """Add entries to the list of a run, and yield the ids of their intakes."""
     statement = (
         update(Run)
         .where(Run.id == run_id)
@@ -146,19 +175,18 @@ def enlist(
         .returning(Run.found_count)
     )
     position = (session.scalars(statement).one() or 0) - len(entries)
-    ids = [new_id() for _ in entries]
+    taken = iter(entries)
     for begin in range(0, len(entries), _AT_ONCE):
-        step = slice(begin, begin + _AT_ONCE)
-        batch = list(zip(ids[step], entries[step], strict=True))
+        batch = [(new_id(), entry) for entry in islice(taken, _AT_ONCE)]
         insert_all(session, Intake, [_intake(id_, entry) for id_, entry in batch], run_id=run_id)
         listed: list[dict[str, object]] = [
-            {"intake_id": id_, "position": position + begin + index}
+            {"id": id_, "position": position + begin + index}
             | {name: getattr(entry, name) for name in _LISTED}
             for index, (id_, entry) in enumerate(batch)
             if entry.error is None
         ]
         insert_all(session, ListedFile, listed, run_id=run_id)
-    return ids
+        yield from (id_ for id_, _ in batch)
 
 
 def listed(session: Session, run_id: uuid.UUID, after: int) -> Sequence[ListedFile]:
@@ -177,7 +205,7 @@ def listed_at(
     """Return the intake id of the entry of a file; `None` if the file was completely taken in."""
     is_at = and_(ListedFile.run_id == run_id, ListedFile.raw_path == raw_path)
     is_same = and_(ListedFile.byte_count == byte_count, ListedFile.modified_ns == modified_ns)
-    return session.scalar(select(ListedFile.intake_id).where(is_at, is_same).limit(1))
+    return session.scalar(select(ListedFile.id).where(is_at, is_same).limit(1))
 
 
 def add_documents_taken(session: Session, counts: Mapping[uuid.UUID, int]) -> None:
@@ -189,14 +217,14 @@ def add_documents_taken(session: Session, counts: Mapping[uuid.UUID, int]) -> No
     if not counts:
         return
     numbers = list(counts.values())
-    taken = unnested(ListedFile, {"intake_id": list(counts), "documents_taken": numbers})
+    taken = unnested(ListedFile, {"id": list(counts), "documents_taken": numbers})
     statement = (
         update(ListedFile)
-        .where(ListedFile.intake_id == taken.c.intake_id)
+        .where(ListedFile.id == taken.c.id)
         .values(documents_taken=ListedFile.documents_taken + taken.c.documents_taken)
-        .returning(ListedFile.intake_id)
+        .returning(ListedFile.id)
     )
-    _require_all(session.scalars(statement).all(), counts)
+    leases.require_all(session.scalars(statement).all(), counts)
 
 
 def unlist(session: Session, run_id: uuid.UUID, counts: Mapping[uuid.UUID, int]) -> None:
@@ -211,11 +239,11 @@ def unlist(session: Session, run_id: uuid.UUID, counts: Mapping[uuid.UUID, int])
         return
     statement = (
         delete(ListedFile)
-        .where(in_ids(ListedFile.intake_id, counts))
-        .returning(ListedFile.intake_id, ListedFile.documents_taken)
+        .where(in_ids(ListedFile.id, counts))
+        .returning(ListedFile.id, ListedFile.documents_taken)
     )
     removed = session.execute(statement).all()
-    _require_all([intake_id for intake_id, _ in removed], counts)
+    leases.require_all([intake_id for intake_id, _ in removed], counts)
     session.execute(delete(Intake).where(in_ids(Intake.id, counts)))
     others = sum(before + counts[intake_id] - 1 for intake_id, before in removed)
     if others:
@@ -224,12 +252,7 @@ def unlist(session: Session, run_id: uuid.UUID, counts: Mapping[uuid.UUID, int])
         )
 
 
-def _require_all(changed_ids: Sequence[uuid.UUID], intake_ids: Collection[uuid.UUID]) -> None:
-    if len(changed_ids) < len(intake_ids):
-        raise LeaseLostError("Another process has taken this file in.")
-
-
-_LISTED = ("source", "raw_path", "follow_symlinks", "byte_count", "modified_ns", "job_id")
+_LISTED = ("source", "raw_path", "follow_symlinks", "byte_count", "modified_ns", "job_id", "status")
 
 
 def _intake(intake_id: uuid.UUID, entry: IntakeEntry) -> dict[str, object]:
@@ -246,33 +269,130 @@ def _intake(intake_id: uuid.UUID, entry: IntakeEntry) -> dict[str, object]:
 
 def is_held() -> ColumnElement[bool]:
     """Return the condition that a process holds the intake of a run."""
-    is_alive = Run.intake_until.is_not(None) & (Run.intake_until > clock.database_now())
+    is_alive = Run.lease_until.is_not(None) & (Run.lease_until > clock.database_now())
     return Run.intake_finished_at.is_(None) & is_alive
 
 
 def is_interrupted() -> ColumnElement[bool]:
     """Return the condition that the intake of a run was interrupted."""
-    is_lost = or_(Run.intake_until.is_(None), Run.intake_until <= clock.database_now())
-    return and_(Run.intake_finished_at.is_(None), is_lost, Run.status != RunStatus.CANCELLED)
+    is_lost = or_(Run.lease_until.is_(None), Run.lease_until <= clock.database_now())
+    is_open = and_(Run.intake_finished_at.is_(None), Run.status != RunStatus.CANCELLED)
+    return and_(is_open, is_lost, ~is_for_readers())
+
+
+def is_for_readers() -> ColumnElement[bool]:
+    """Return the condition that files of a run wait for readers, or are being read by them."""
+    is_listed = ListedFile.status == ListedStatus.LISTED
+    return select(ListedFile.id).where(ListedFile.run_id == Run.id, ~is_listed).exists()
+
+
+def next_for_readers(session: Session, besides: Collection[uuid.UUID]) -> uuid.UUID | None:
+    """Return the run whose files are to be read next, with interactive runs first."""
+    of_run = and_(ListedFile.run_id == Run.id, _is_free())
+    has_free = select(ListedFile.id).where(of_run).exists()
+    is_open = and_(Run.intake_finished_at.is_(None), Run.status != RunStatus.CANCELLED)
+    statement = select(Run.id).where(is_open, has_free, ~in_ids(Run.id, besides))
+    return session.scalar(statement.order_by(Run.priority, Run.id).limit(1))
+
+
+def join(session: Session, run_id: uuid.UUID, lease: timedelta) -> Run | None:
+    """Return a run whose intake readers hold together, by one token; `None` if it has ended."""
+    is_over = or_(Run.lease_until.is_(None), Run.lease_until <= clock.database_now())
+    token = case((is_over, uuid.uuid4()), else_=Run.lease_token)
+    values = {"lease_token": token, "lease_until": clock.now_plus(lease)}
+    is_open = Run.intake_finished_at.is_(None)
+    statement = update(Run).where(Run.id == run_id, is_open).values(**values).returning(Run)
+    return session.scalars(statement).one_or_none()
+
+
+def claim_files(
+    session: Session, run_id: uuid.UUID, token: uuid.UUID, lease: timedelta, limit: int
+) -> list[ListedFile]:
+    """Claim files of a run to read, in order; one alone if its reader was lost before."""
+    free = (
+        select(ListedFile.id)
+        .where(ListedFile.run_id == run_id, _is_free())
+        .order_by(ListedFile.position)
+        .with_for_update(skip_locked=True)
+    )
+    for picked in (free.where(ListedFile.attempts == 0).limit(limit), free.limit(1)):
+        claimed = session.scalars(
+            update(ListedFile)
+            .where(ListedFile.id.in_(picked))
+            .values(
+                status=ListedStatus.READING,
+                attempts=ListedFile.attempts + 1,
+                lease_token=token,
+                lease_until=clock.now_plus(lease),
+            )
+            .returning(ListedFile)
+        ).all()
+        if claimed:
+            return sorted(claimed, key=lambda file: file.position)
+    return []
+
+
+def _is_free() -> ColumnElement[bool]:
+    is_free = or_(ListedFile.status == ListedStatus.WAITING, ListedFile.has_expired())
+    return and_(ListedFile.status != ListedStatus.LISTED, is_free)  # as in the index
+
+
+def require_reader(
+    session: Session, run_id: uuid.UUID, ids: Collection[uuid.UUID], token: uuid.UUID
+) -> None:
+    """Check that a reader holds files, and let other readers of the run wait until the commit.
+
+    Two readers could otherwise both store the same content as new to the run.
+
+    Raises:
+        LeaseLostError: Another reader has claimed one of the files.
+    """
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(str(run_id), 0))))
+    is_held = and_(in_ids(ListedFile.id, ids), ListedFile.lease_token == token)
+    held = session.scalars(select(ListedFile.id).where(is_held).with_for_update())
+    leases.require_all(held.all(), ids)
+
+
+def keep_for_one(session: Session, run_id: uuid.UUID) -> None:
+    """Take the files of a run from its readers, if none of them lives."""
+    session.execute(
+        update(ListedFile)
+        .where(ListedFile.run_id == run_id, ListedFile.status != ListedStatus.LISTED)
+        .where(ListedFile.run_id.in_(select(Run.id).where(Run.lease_until <= clock.database_now())))
+        .values(status=ListedStatus.LISTED, lease_token=None, lease_until=None)
+    )
+
+
+def release_files(session: Session, token: uuid.UUID, *, is_counted: bool = False) -> None:
+    """Release the files that a reader holds; its attempts count if it failed with a defect."""
+    attempts = ListedFile.attempts - (0 if is_counted else 1)
+    held = session.scalars(select(ListedFile.id).where(ListedFile.lease_token == token)).all()
+    for file_id in held:
+        leases.release(session, ListedFile, file_id, token, attempts)
+
+
+def left_to_readers(session: Session, run_id: uuid.UUID) -> bool:
+    """Return whether files of a run wait for readers, or are being read by them."""
+    return session.scalar(select(Run.id).where(Run.id == run_id, is_for_readers())) is not None
 
 
 def claim(
     session: Session, run_id: uuid.UUID, token: uuid.UUID, lease: timedelta, *, by_force: bool
 ) -> bool:
     """Claim an interrupted intake, or with `by_force` also one that another process holds."""
-    is_free = is_interrupted() | (Run.intake_token == token)
+    is_free = is_interrupted() | (Run.lease_token == token)
     if by_force:
         is_free = Run.intake_finished_at.is_(None) & (Run.status != RunStatus.CANCELLED)
     until = clock.now_plus(lease)
     return update_rows(
-        session, Run, Run.id == run_id, is_free, intake_token=token, intake_until=until
+        session, Run, Run.id == run_id, is_free, lease_token=token, lease_until=until
     )
 
 
 def locked(session: Session, run_id: uuid.UUID) -> tuple[RunStatus, uuid.UUID | None]:
     """Return the status of a run and the token of its intake, locked until the commit."""
     statement = (
-        select(Run.status, Run.intake_token).where(Run.id == run_id).with_for_update(read=True)
+        select(Run.status, Run.lease_token).where(Run.id == run_id).with_for_update(read=True)
     )
     status, token = session.execute(statement).one()
     return RunStatus(status), token
@@ -280,18 +400,7 @@ def locked(session: Session, run_id: uuid.UUID) -> tuple[RunStatus, uuid.UUID | 
 
 def held_until(session: Session, run_id: uuid.UUID) -> datetime | None:
     """Return when the lease on the intake of a run ends; `None` if no process holds it."""
-    return session.scalar(select(Run.intake_until).where(Run.id == run_id, is_held()))
-
-
-def extend(session: Session, tokens: Collection[uuid.UUID | None], lease: timedelta) -> None:
-    """Extend leases."""
-    if not tokens:
-        return
-    session.execute(
-        update(Run)
-        .where(Run.intake_token.in_(tokens), Run.intake_finished_at.is_(None))
-        .values(intake_until=clock.now_plus(lease))
-    )
+    return session.scalar(select(Run.lease_until).where(Run.id == run_id, is_held()))
 
 
 def release(session: Session, run_id: uuid.UUID, token: uuid.UUID, unlisted: int) -> None:
@@ -299,14 +408,14 @@ def release(session: Session, run_id: uuid.UUID, token: uuid.UUID, unlisted: int
 
     `unlisted` is the number of items taken in that were not on the list.
     """
-    left = select(ListedFile.intake_id).where(ListedFile.run_id == run_id).exists()
+    left = select(ListedFile.id).where(ListedFile.run_id == run_id).exists()
     values = {
-        "intake_token": None,
-        "intake_until": clock.database_now(),
+        "lease_token": None,
+        "lease_until": clock.database_now(),
         "intake_finished_at": case((left, null()), else_=func.now()),
         "found_count": func.coalesce(Run.found_count, 0) + unlisted,
     }
-    if update_rows(session, Run, Run.id == run_id, Run.intake_token == token, **values):
+    if update_rows(session, Run, Run.id == run_id, Run.lease_token == token, **values):
         runs.settle(session, run_id)
 
 
@@ -319,8 +428,8 @@ def finish_all(session: Session) -> int:
 
     Without a list, that holds only if the process ended before it found anything.
     """
-    left = select(ListedFile.intake_id).where(ListedFile.run_id == Run.id).exists()
-    is_empty = (Run.intake_until < clock.now_plus(-_LOST_FOR)) & ~(
+    left = select(ListedFile.id).where(ListedFile.run_id == Run.id).exists()
+    is_empty = (Run.lease_until < clock.now_plus(-_LOST_FOR)) & ~(
         select(Intake.id).where(Intake.run_id == Run.id).exists()
     )
     has_list = Run.found_count.is_not(None)
@@ -328,7 +437,7 @@ def finish_all(session: Session) -> int:
     statement = (
         update(Run)
         .where(is_interrupted(), is_whole, Run.status == RunStatus.OPEN)
-        .values(intake_token=None, intake_finished_at=func.now())
+        .values(lease_token=None, intake_finished_at=func.now())
         .returning(Run.id)
     )
     ids = session.scalars(statement).all()

@@ -32,10 +32,10 @@ from chordwise.domain.states import (
 from chordwise.storage import clock, outbox
 from chordwise.storage.database import Store
 from chordwise.storage.documents import Document
+from chordwise.storage.leases import StepRecord
 from chordwise.storage.model_calls import ModelCall
 from chordwise.storage.record import (
     CreatedAt,
-    Identity,
     Record,
     block_range_index,
     in_ids,
@@ -46,20 +46,17 @@ STEP_CHUNKS = 20_000
 """The maximum number of chunks in a transaction that changes many jobs."""
 
 
-class Job(Record):
+class Job(StepRecord):
     """One analysis of one document; the lease belongs to its synthesis.
 
-    `options_hash` and the document identify the result. `model` is the requested policy.
-    `reused_from` is the job whose answer it reuses, or waits for while queued. In the batch lane
-    its questions wait until `batch_until`. `open_chunks` counts chunks that have not ended; the
-    chunks are authoritative. `examples` are the ids of learned examples, which are not part of
-    `options_hash`.
+    `open_chunks` counts chunks that have not ended; the chunks are authoritative.
     """
 
     __tablename__ = "jobs"
     __table_args__ = (
         Index("ix_jobs_run_id_status", "run_id", "status"),
         block_range_index("ix_jobs_started_at", "started_at"),
+        block_range_index("ix_jobs_finished_at", "finished_at"),
         Index("ix_jobs_reused_from", "reused_from", postgresql_where="reused_from IS NOT NULL"),
         Index(
             "ix_jobs_following",
@@ -79,7 +76,9 @@ class Job(Record):
         ),
     )
 
-    id: Mapped[Identity]
+    AT_WORK = (JobStatus.SYNTHESIZING,)
+    FREE = JobStatus.RUNNING
+
     run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id"))
     intake_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("intakes.id"), index=True)
     document_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(Document.id), index=True)
@@ -99,8 +98,6 @@ class Job(Record):
     postponements: Mapped[int] = mapped_column(default=0)
     due_at: Mapped[datetime | None]
     batch_until: Mapped[datetime | None]
-    lease_token: Mapped[uuid.UUID | None]
-    lease_until: Mapped[datetime | None]
     created_at: Mapped[CreatedAt]
     started_at: Mapped[datetime | None]
     last_progress_at: Mapped[CreatedAt]
@@ -198,7 +195,7 @@ _BUSY = """EXISTS (
 )"""
 _MARK_WAITING = text(f"""
     UPDATE jobs SET status = 'waiting'
-    WHERE id = ANY(:ids) AND status = 'running' AND NOT {_BUSY}""")  # noqa: S608 - fixed names
+    WHERE id = ANY(:ids) AND status = 'running' AND NOT {_BUSY}""")
 _COUNT_DOWN = text(f"""
     UPDATE jobs SET open_chunks = greatest(0, open_chunks - ended.number),
         last_progress_at = clock_timestamp(),
@@ -211,7 +208,7 @@ _COUNT_DOWN = text(f"""
         FROM unnest(CAST(:ids AS uuid[])) AS id GROUP BY id
     ) AS ended
     WHERE jobs.id = ended.ended_id
-    RETURNING jobs.id, jobs.open_chunks""")  # noqa: S608 - fixed names
+    RETURNING jobs.id, jobs.open_chunks""")
 _WITHOUT_OPEN_CHUNKS = text("""
     SELECT id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) AND NOT EXISTS (
         SELECT FROM chunks c

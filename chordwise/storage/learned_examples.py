@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import ForeignKey, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from chordwise.domain.analysis_tasks import AnalysisType, Example, examples_from
+from chordwise.domain.analysis_tasks import Example, examples_from
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.learned_examples import LearnedExample as LearnedExampleValue
 from chordwise.storage.record import CreatedAt, Record, in_ids
@@ -90,51 +89,3 @@ def named(session: Session, ids: Sequence[uuid.UUID]) -> tuple[Example, ...]:
         for id_ in ids
         if (row := rows.get(id_)) is not None
     )
-
-
-@dataclass(frozen=True, slots=True)
-class ResultWithFeedback:
-    """A result with feedback, the options of its job, and its document with all models asked."""
-
-    document_id: uuid.UUID
-    sha256: str
-    output: JsonObject
-    options: JsonObject
-    models: Sequence[str]
-
-
-def results_with_feedback(
-    session: Session, profile: str, kind: AnalysisType, question: JsonObject, max_documents: int
-) -> Sequence[ResultWithFeedback]:
-    """Return results of a profile whose documents have feedback on a question, newest first.
-
-    They cover the `max_documents` with the latest feedback, but none with suspicious passages or of
-    a suite.
-    """
-    parameters = {
-        "profile": profile,
-        "type": kind,
-        "question": json.dumps(question),
-        "max": max_documents,
-    }
-    return [ResultWithFeedback(*row) for row in session.execute(_JUDGED, parameters)]
-
-
-_JUDGED = text("""
-    WITH judged AS (
-        SELECT document_id FROM feedback
-        WHERE analysis_type = :type AND question = CAST(:question AS jsonb)
-        GROUP BY document_id ORDER BY max(created_at) DESC LIMIT :max
-    )
-    SELECT d.id, d.sha256, r.output, j.options,
-        (SELECT array_agg(DISTINCT asked.model) FROM jobs asked WHERE asked.document_id = d.id)
-    FROM judged
-    JOIN documents d ON d.id = judged.document_id
-    JOIN results r ON r.document_id = d.id AND r.analysis_type = :type
-    JOIN jobs j ON j.id = r.job_id
-    JOIN runs run ON run.id = j.run_id AND run.options ->> 'profile' = :profile
-    WHERE coalesce(d.flags, '[]') = '[]' AND NOT EXISTS (
-        SELECT FROM jobs other JOIN runs suite ON suite.id = other.run_id
-        WHERE other.document_id = d.id AND suite.options ->> 'is_suite' = 'true'
-    )
-    ORDER BY r.id DESC""")

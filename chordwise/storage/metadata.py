@@ -8,6 +8,7 @@ from sqlalchemy.orm import Mapped, configure_mappers, mapped_column
 
 from chordwise.storage import (  # noqa: F401 - each module defines tables
     answer_tables,
+    api_tokens,
     batch_requests,
     batches,
     budgets,
@@ -17,7 +18,8 @@ from chordwise.storage import (  # noqa: F401 - each module defines tables
     chunks,
     deliveries,
     documents,
-    evaluations,
+    entities,
+    erasures,
     experiments,
     feedback,
     inbox_files,

@@ -43,7 +43,6 @@ def readable_names() -> list[str]:
 def migrate(engine: Engine) -> tuple[str | None, str]:
     """Upgrade the database to the newest revision; return the revisions before and after.
 
-    An advisory lock lets one migration run at a time; the others wait and then find nothing to do.
     A database that a newer version has migrated is not changed.
 
     Raises:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
 
@@ -14,6 +14,7 @@ from sqlalchemy import (
     Date,
     ForeignKey,
     Index,
+    Result,
     func,
     literal_column,
     select,
@@ -29,21 +30,22 @@ from chordwise.storage.database import Store
 from chordwise.storage.record import CreatedAt, Identity, Record, block_range_index, rows_as_json
 from chordwise.storage.sql_text import day_of
 
+_HAS_QUESTION = "question IS NOT NULL"
+
 
 class ModelCall(Record):
     """One request. `finished_at` is null while it runs, and stays null if its worker was killed.
 
-    `run` is the name of the run, which is kept when its jobs are pruned. A call that reads a page
-    has no job, but the `source` of the document and `run_id`. `cost_basis` says how the cost is
-    known: `free`, `settings`, `price_list`, `reported` by the server, or `not_billed`. `valid` and
-    `quality` are set once the answer is checked. `reference_cost_usd` is the cost at the largest
-    tier; one answered request of each routed question has it. `sample` counts the repetitions of a
-    vote from 1.
+    `question` is the key of a call in flight and of an answer in the cache: another call for it
+    begins only after `expires_at`, or once the answer is gone. A call of a forgotten document has a
+    `run_id`, but neither a job nor a `source`.
     """
 
     __tablename__ = "model_calls"
     __table_args__ = (
+        Index("ix_model_calls_reserved", "expires_at", postgresql_where="reserved_usd IS NOT NULL"),
         Index("ix_model_calls_run_id", "run_id", postgresql_where="run_id IS NOT NULL"),
+        Index("ux_model_calls_question", "question", unique=True, postgresql_where=_HAS_QUESTION),
         block_range_index("ix_model_calls_day", text(day_of("started_at"))),
     )
 
@@ -83,28 +85,79 @@ class ModelCall(Record):
     cache_hit: Mapped[bool] = mapped_column(default=False)
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
+    reserved_usd: Mapped[Decimal | None]
+    charged_usd: Mapped[Decimal | None]
+    expires_at: Mapped[datetime | None]
+    question: Mapped[str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Booking:
+    """What a call adds to the accounts of its run and its UTC day; a sample has no run."""
+
+    run_id: uuid.UUID | None
+    day: date
+    spent_usd: Decimal = Decimal(0)
+    reserved_usd: Decimal = Decimal(0)
+
+
+def owner_of(call: str) -> str:
+    """Return the SQL for the chunk, job or run of a call, which does not wait for its own calls."""
+    return f"coalesce({call}.chunk_id, {call}.job_id, {call}.run_id)"
+
+
+def amounts_of(table: str, run_id: str, day: str) -> str:
+    """Return the SQL for the amounts in the accounts of the calls `:ids`, whose rows are locked."""
+    return f"""
+        SELECT c.id, c.reserved_usd, c.charged_usd, {run_id} AS run_id, {day} AS day
+        FROM {table} c LEFT JOIN jobs j ON j.id = c.job_id
+        WHERE c.id = ANY(CAST(:ids AS uuid[]))
+            AND coalesce(c.reserved_usd, c.charged_usd) IS NOT NULL
+        ORDER BY c.id FOR NO KEY UPDATE OF c"""
+
+
+AMOUNTS = amounts_of("model_calls", "coalesce(c.run_id, j.run_id)", day_of("c.started_at"))
+"""The SQL for the amounts of calls of the ledger."""
+CHARGES = """
+    SELECT amount.run_id, amount.day,
+        coalesce(new.charged_usd, amount.reserved_usd, amount.charged_usd)
+            - coalesce(amount.charged_usd, 0) AS spent_usd,
+        -coalesce(amount.reserved_usd, 0) AS reserved_usd
+    FROM amount JOIN new USING (id)"""
+"""The SQL for the bookings of calls that end.
+
+An unknown cost is the reserved amount; a later end replaces an earlier one.
+"""
+
+
+def charging(table: str) -> str:
+    """Return the SQL of the columns that end a reservation."""
+    return f"""reserved_usd = NULL, charged_usd = CASE
+        WHEN coalesce({table}.reserved_usd, {table}.charged_usd) IS NOT NULL
+        THEN coalesce(new.charged_usd, {table}.reserved_usd, {table}.charged_usd) END"""
 
 
 _BEGUN = (
     *("id", "source", "run_id", "job_id", "chunk_id", "stage", "provider", "model"),
     *("language_model", "prompt_version", "tier", "escalated", "attempt", "sample", "examples"),
-    "cache_hit",
+    *("cache_hit", "reserved_usd", "question"),
 )
 _ENDED = (
     *("latency_ms", "input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens"),
     *("cost_usd", "cost_basis", "reference_cost_usd", "response_length", "response_id"),
-    *("service_tier", "finish_reason", "refused", "error_code", "error_message"),
+    *("service_tier", "finish_reason", "refused", "error_code"),
 )
 _CHECKED = ("valid", "quality")
 _RUN = """(SELECT r.name FROM runs r WHERE r.id =
     coalesce(new.run_id, (SELECT j.run_id FROM jobs j WHERE j.id = new.job_id)))"""
+_IS_HELD = "(token IS NULL OR token IN (SELECT token FROM held))"
 # Leased jobs, then leased chunks, are locked, so that no lease is taken over before the commit.
 _BEGIN = text(f"""
     WITH new AS MATERIALIZED (
-        SELECT call.*, wanted.token
+        SELECT call.*, lease.token, lease.seconds
         FROM json_populate_recordset(NULL::model_calls, CAST(:rows AS json)) AS call
-        LEFT JOIN unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS wanted (id, token)
-            ON wanted.id = call.id
+        JOIN unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[]), CAST(:seconds AS float8[]))
+            AS lease (id, token, seconds) ON lease.id = call.id
     ), syntheses AS MATERIALIZED (
         SELECT j.lease_token AS token FROM jobs j JOIN runs r ON r.id = j.run_id
         WHERE j.id = ANY(CAST(:jobs AS uuid[]))
@@ -118,28 +171,68 @@ _BEGIN = text(f"""
         ORDER BY c.id FOR SHARE OF c
     ), held AS (
         SELECT token FROM syntheses UNION ALL SELECT token FROM analyses
+    ), free AS MATERIALIZED (
+        SELECT old.id FROM new JOIN model_calls old ON old.question = new.question
+        WHERE old.question = ANY(CAST(:questions AS text[])) AND old.{_HAS_QUESTION}
+            AND old.id <> new.id AND CASE WHEN old.finished_at IS NULL
+                THEN old.expires_at < clock_timestamp() OR {owner_of("old")} = {owner_of("new")}
+                ELSE NOT EXISTS (SELECT FROM cached_completions c WHERE c.key = old.question) END
+        FOR NO KEY UPDATE OF old SKIP LOCKED
+    ), freed AS (
+        UPDATE model_calls SET question = NULL FROM free WHERE model_calls.id = free.id
+        RETURNING free.id
     ), begun AS (
-        INSERT INTO model_calls ({", ".join(_BEGUN)}, run, started_at)
-        SELECT {", ".join(_BEGUN)}, {_RUN}, clock_timestamp() FROM new
-        WHERE token IS NULL OR token IN (SELECT token FROM held)
+        INSERT INTO model_calls ({", ".join(_BEGUN)}, run, started_at, expires_at)
+        SELECT {", ".join(_BEGUN)}, {_RUN}, clock_timestamp(),
+            clock_timestamp() + seconds * interval '1 second'
+        FROM new WHERE {_IS_HELD} AND (SELECT count(*) >= 0 FROM freed)
+        ORDER BY question
         ON CONFLICT DO NOTHING
+        RETURNING id, run_id, job_id, reserved_usd, {day_of("started_at")} AS day
     )
-    SELECT token FROM held""")  # noqa: S608 - fixed names
-# The end is written shortly after the call ended; the call began when its row was committed.
+    SELECT new.id, begun.id IS NOT NULL AS is_new, begun.day, begun.reserved_usd,
+        coalesce(begun.run_id, j.run_id) AS run_id
+    FROM new LEFT JOIN begun ON begun.id = new.id LEFT JOIN jobs j ON j.id = begun.job_id
+    WHERE {_IS_HELD}""")
+# The end is written shortly after the call ended; the call began when its row was committed. If its
+# document is forgotten meanwhile, its text is not stored: no answer, and no message of an error.
 _END = text(f"""
-    UPDATE model_calls SET {", ".join(f"{name} = new.{name}" for name in (*_ENDED, *_CHECKED))},
-        finished_at = least(clock_timestamp(),
-            model_calls.started_at + new.latency_ms * interval '1 millisecond')
-    FROM json_populate_recordset(NULL::model_calls, CAST(:rows AS json)) AS new
-    WHERE model_calls.id = new.id""")  # noqa: S608 - fixed names
+    WITH new AS MATERIALIZED (
+        SELECT * FROM json_populate_recordset(NULL::model_calls, CAST(:rows AS json))
+    ), amount AS MATERIALIZED ({AMOUNTS}
+    ), ended AS (
+        UPDATE model_calls SET {", ".join(f"{name} = new.{name}" for name in (*_ENDED, *_CHECKED))},
+            error_message = CASE WHEN model_calls.run_id IS NULL OR model_calls.job_id IS NOT NULL
+                OR model_calls.source IS NOT NULL THEN new.error_message END,
+            {charging("model_calls")},
+            question = CASE WHEN new.question IS NOT NULL THEN model_calls.question END,
+            finished_at = least(clock_timestamp(),
+                model_calls.started_at + new.latency_ms * interval '1 millisecond')
+        FROM new WHERE model_calls.id = new.id AND (SELECT count(*) >= 0 FROM amount)
+        RETURNING model_calls.id, model_calls.question
+    ), answered AS (
+        INSERT INTO cached_completions (key, completion) SELECT c.question, answer.completion
+        FROM json_to_recordset(CAST(:answers AS json)) AS answer (id uuid, completion jsonb)
+        JOIN ended c ON c.id = answer.id WHERE c.{_HAS_QUESTION} ORDER BY c.question
+        ON CONFLICT (key) DO UPDATE
+        SET completion = excluded.completion, created_at = clock_timestamp()
+    )
+    {CHARGES}""")
+_STORED = text("SELECT id FROM model_calls WHERE id = ANY(CAST(:ids AS uuid[]))")
 _CHECK = text("""
     UPDATE model_calls SET valid = new.valid, quality = new.quality
     FROM json_populate_recordset(NULL::model_calls, CAST(:rows AS json)) AS new
     WHERE model_calls.id = new.id""")
 
-_DELETE = text(
-    "DELETE FROM model_calls WHERE id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NULL"
-)
+_DELETE = text(f"""
+    WITH deleted AS (
+        DELETE FROM model_calls
+        WHERE id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NULL RETURNING *
+    )
+    SELECT coalesce(c.run_id, j.run_id) AS run_id, {day_of("c.started_at")} AS day,
+        -coalesce(c.charged_usd, 0) AS spent_usd, -coalesce(c.reserved_usd, 0) AS reserved_usd
+    FROM deleted c LEFT JOIN jobs j ON j.id = c.job_id
+    WHERE coalesce(c.reserved_usd, c.charged_usd) IS NOT NULL""")
 _NAME_RUNS = text("""
     UPDATE model_calls SET run = r.name FROM jobs AS j INNER JOIN runs AS r ON r.id = j.run_id
     WHERE j.id = model_calls.job_id AND model_calls.id = ANY(:ids)""")
@@ -150,33 +243,79 @@ def day_of_call() -> ColumnElement[date]:
     return literal_column(day_of("model_calls.started_at"), Date())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BegunCalls:
+    """The ids of calls that may begin, the bookings of their reservations, and the other ids.
+
+    Another call asks the question of those in `duplicates`; a call that is in neither has lost its
+    lease.
+    """
+
+    ids: set[str] = field(default_factory=set)
+    reserved: dict[str, Booking] = field(default_factory=dict)
+    duplicates: set[str] = field(default_factory=set)
+
+
 def begin_all(
     store: Store,
     rows: Sequence[Mapping[str, object]],
     tokens: Mapping[str, uuid.UUID] | None = None,
-) -> set[uuid.UUID]:
-    """Insert calls that are about to be made, each once; return the tokens that are held.
+    seconds: Mapping[str, float] | None = None,
+) -> BegunCalls:
+    """Insert calls that are about to be made, each once.
 
     `tokens` maps ids of calls to the tokens of their leases. Such a call is inserted only while its
-    lease is held and the run is not cancelled.
+    lease is held and the run is not cancelled. `seconds` is how long a call may take.
     """
+    begun = BegunCalls()
     if not rows:
-        return set()
-    of_leases = [row for row in rows if row["id"] in tokens] if tokens else []
+        return begun
+    ids = [str(row["id"]) for row in rows]
+    tokens, seconds = tokens or {}, seconds or {}
+    of_leases = [row for row in rows if row["id"] in tokens]
     parameters = {
         "rows": rows_as_json(rows),
-        "ids": [row["id"] for row in of_leases],
-        "tokens": list((tokens or {}).values()),
+        "ids": ids,
+        "tokens": [tokens.get(id_) for id_ in ids],
+        "seconds": [seconds.get(id_) for id_ in ids],
+        "questions": [row["question"] for row in rows if row.get("question")],
         "jobs": [row["job_id"] for row in of_leases if not row["chunk_id"]],
         "chunks": [row["chunk_id"] for row in of_leases if row["chunk_id"]],
     }
-    return {row[0] for row in store.execute(_BEGIN, parameters)}
+    for row in store.execute(_BEGIN, parameters):
+        (begun.ids if row.is_new else begun.duplicates).add(str(row.id))
+        if row.reserved_usd is not None:
+            booking = Booking(run_id=row.run_id, day=row.day, reserved_usd=row.reserved_usd)
+            begun.reserved[str(row.id)] = booking
+    if begun.duplicates:  # unless the row is there already, because the reply to a commit was lost
+        begun.ids.update(
+            str(id_) for (id_,) in store.execute(_STORED, {"ids": list(begun.duplicates)})
+        )
+    return replace(begun, duplicates=begun.duplicates - begun.ids)
 
 
-def end_all(store: Store, rows: Sequence[Mapping[str, object]]) -> None:
-    """Record the ends of calls, and the checks of their answers."""
-    if rows:
-        store.execute(_END, {"rows": rows_as_json(rows)})
+def end_all(store: Store, rows: Sequence[Mapping[str, object]]) -> list[Booking]:
+    """Record the ends of calls, and the checks of their answers; return their bookings.
+
+    Only a row with the key `charged_usd`, the cost or `None`, can end a reservation. The
+    `completion` of a row is stored in the cache if the call still has its question.
+    """
+    if not rows:
+        return []
+    answers = [
+        {"id": row["id"], "completion": row["completion"]} for row in rows if "completion" in row
+    ]
+    values = {
+        "rows": rows_as_json([{**row, "completion": None} for row in rows]),
+        "ids": [row["id"] for row in rows if "charged_usd" in row],
+        "answers": rows_as_json(answers),
+    }
+    return bookings_of(store.execute(_END, values))
+
+
+def bookings_of(rows: Result[*tuple[object, ...]]) -> list[Booking]:
+    """Return the bookings in the rows of a statement."""
+    return [Booking(**row) for row in rows.mappings()]
 
 
 def check_all(store: Store, rows: Sequence[Mapping[str, object]]) -> None:
@@ -185,10 +324,11 @@ def check_all(store: Store, rows: Sequence[Mapping[str, object]]) -> None:
         store.execute(_CHECK, {"rows": rows_as_json(rows)})
 
 
-def delete_all(store: Store, call_ids: Sequence[uuid.UUID]) -> None:
-    """Delete the unfinished rows of calls that were not made."""
-    if call_ids:
-        store.execute(_DELETE, {"ids": list(call_ids)})
+def delete_all(store: Store, call_ids: Collection[uuid.UUID] | Collection[str]) -> list[Booking]:
+    """Delete the unfinished rows of calls that were not made; return their bookings."""
+    if not call_ids:
+        return []
+    return bookings_of(store.execute(_DELETE, {"ids": list(call_ids)}))
 
 
 def add_all(session: Session, rows: Sequence[Mapping[str, object]]) -> None:

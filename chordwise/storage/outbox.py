@@ -191,7 +191,7 @@ _SEND = text(f"""
     UPDATE outbox SET sends = sends + 1,
         due_at = clock_timestamp() + :wait * 2 ^ least(sends, {_MAX_DOUBLINGS})
     WHERE id = ANY(CAST(:ids AS uuid[]))
-    RETURNING id, task, urgency, reason""")  # noqa: S608 - fixed names
+    RETURNING id, task, urgency, reason""")
 
 
 def take_back(session: Session, ids: Collection[uuid.UUID]) -> None:
@@ -242,4 +242,4 @@ def removal(is_wanted: str, has_begun: str = IS_CLAIMED) -> str:
     its message is then repeated. A message that was promised meanwhile is not sent yet and stays.
     """
     return f"""DELETE FROM outbox WHERE id = ANY(CAST(:ids AS uuid[]))
-            AND ({has_begun} OR sends > 0 AND NOT {is_wanted})"""  # noqa: S608 - fixed names
+            AND ({has_begun} OR sends > 0 AND NOT {is_wanted})"""

@@ -6,31 +6,31 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
-from sqlalchemy import ColumnElement, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, CursorResult, delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.states import UNDELIVERED, UNFINISHED_JOBS, JobStatus, RunStatus
 from chordwise.storage import clock, intakes
 from chordwise.storage.batch_requests import BatchRequest
-from chordwise.storage.budgets import Budget, BudgetReservation
+from chordwise.storage.budgets import Budget
 from chordwise.storage.cached_completions import CachedCompletion
 from chordwise.storage.certifications import Certification
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.database import Database
 from chordwise.storage.deliveries import Delivery
 from chordwise.storage.documents import Document
-from chordwise.storage.evaluations import Evaluation
 from chordwise.storage.experiments import Experiment, ExperimentDocument
 from chordwise.storage.feedback import Feedback
 from chordwise.storage.inbox_files import InboxFile, InboxIntake
 from chordwise.storage.intakes import Intake, ListedFile
 from chordwise.storage.jobs import Job
-from chordwise.storage.judgments import Judgment
+from chordwise.storage.judgments import Evaluation, Judgment
 from chordwise.storage.learned_examples import LearnedExample
 from chordwise.storage.model_calls import ModelCall
+from chordwise.storage.record import in_ids
 from chordwise.storage.results import Fact, PastResult, Result
 from chordwise.storage.runs import Run
 
@@ -80,11 +80,9 @@ def _all(commit: Commit, step: Callable[[Session], int]) -> int:
 
 
 def _forget_completions(session: Session, age: timedelta) -> int:
-    is_old = (CachedCompletion.created_at < clock.database_now() - age) & (
-        CachedCompletion.completion.is_not(None)
-    )
+    is_old = CachedCompletion.created_at < clock.database_now() - age
     old = select(CachedCompletion.key).where(is_old).limit(STEP)
-    # Checked again: a completion that is being renewed at this moment keeps its claim.
+    # Checked again: a completion may be renewed at this moment.
     statement = delete(CachedCompletion).where(CachedCompletion.key.in_(old), is_old)
     return len(session.scalars(statement.returning(CachedCompletion.key)).all())
 
@@ -132,23 +130,37 @@ def forget_jobs(session: Session, run_id: uuid.UUID, age: timedelta) -> int:
     ).all()
     if not _is_still_old(session, run_id, age):
         return 0
-    session.execute(update(Job).where(Job.reused_from.in_(ids)).values(reused_from=None))
-    session.execute(
-        update(ModelCall).where(ModelCall.job_id.in_(ids)).values(job_id=None, chunk_id=None)
-    )
-    # Judgments of claimed confidence are kept, without the values from the documents.
-    session.execute(
-        update(Judgment)
-        .where(Judgment.job_id.in_(ids))
-        .values(job_id=None, expected=None, found=None)
-    )
-    for owned in (BatchRequest, Feedback, Fact, Result, PastResult, Chunk):
-        session.execute(delete(owned).where(owned.job_id.in_(ids)))
-    session.execute(delete(Job).where(Job.id.in_(ids)))
+    delete_jobs(session, ids)
     return len(ids)
 
 
-_OWNED_BY_RUN = (BudgetReservation, Budget, Certification, Delivery, InboxFile, ListedFile, Intake)
+_OWNED_BY_JOB = (BatchRequest, Feedback, Fact, Result, PastResult, Chunk)
+
+
+def delete_jobs(session: Session, ids: Sequence[uuid.UUID]) -> dict[str, int]:
+    """Delete locked jobs and their rows; return the number of rows by table.
+
+    The ledger is kept, and so are the judgments, without the values from the documents.
+    """
+    session.execute(update(Job).where(in_ids(Job.reused_from, ids)).values(reused_from=None))
+    session.execute(
+        update(ModelCall).where(in_ids(ModelCall.job_id, ids)).values(job_id=None, chunk_id=None)
+    )
+    session.execute(
+        update(Judgment)
+        .where(in_ids(Judgment.job_id, ids))
+        .values(job_id=None, expected=None, found=None)
+    )
+    deleted: dict[str, int] = {}
+    for table in _OWNED_BY_JOB:
+        statement = delete(table).where(in_ids(table.job_id, ids))
+        result = cast("CursorResult[object]", session.execute(statement))
+        deleted[table.__tablename__] = result.rowcount
+    session.execute(delete(Job).where(in_ids(Job.id, ids)))
+    return deleted | {Job.__tablename__: len(ids)}
+
+
+_OWNED_BY_RUN = (Budget, Certification, Delivery, InboxFile, ListedFile, Intake)
 
 
 def forget_run(session: Session, run_id: uuid.UUID, age: timedelta) -> int:
@@ -183,7 +195,7 @@ def forget_documents(session: Session, age: timedelta) -> int:
 
 
 def _is_old(age: timedelta) -> ColumnElement[bool]:
-    ended_at = func.coalesce(Run.finished_at, Run.intake_until, Run.created_at)
+    ended_at = func.coalesce(Run.finished_at, Run.lease_until, Run.created_at)
     unfinished = exists().where(Job.run_id == Run.id, Job.status.in_(UNFINISHED_JOBS))
     is_ended = Run.status.in_(_OVER) & Run.finished_at.is_not(None)
     is_over = is_ended | (intakes.is_interrupted() & ~unfinished)

@@ -135,7 +135,10 @@ def words_index(name: str, column: str) -> Index:
 
 
 class Record(DeclarativeBase):
-    """The base class of table rows; its subclasses are the tables that migrations must create."""
+    """The base class of table rows; its subclasses are the tables that migrations must create.
+
+    `migrations/comments.toml` says what the columns mean.
+    """
 
     metadata = MetaData(
         naming_convention={

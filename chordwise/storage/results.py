@@ -77,6 +77,7 @@ class Findings:
     missing_rows: Mapped[JsonValue | None]
     row_counts: Mapped[JsonValue | None]
     failed_checks: Mapped[JsonValue | None]
+    contradictions: Mapped[JsonValue | None]
     provider: Mapped[str]
     model: Mapped[str]
     language_model: Mapped[bool]
@@ -86,15 +87,8 @@ class Findings:
 class Result(Findings, Record):
     """The current answer of a job.
 
-    `confidence`, `quality`, `coverage` and `agreement` are 0 to 1, the last null without votes.
     `doubts` are the reasons to check values, by path (see `domain.trust.Doubts`); `needs_review`
-    says that a value or the answer as a whole has the state `check`. `verdict` is the last one on
-    the answer as a whole.
-    `failed_chunks` lists the parts without an answer: position, start_char, end_char, error_code.
-    `missing_rows` names lists with fewer rows than the parts: path, kept, found, max_items;
-    `row_counts` has every list: path, by_chunk, repeated, kept, located, start_char, end_char.
-    `failed_checks` names failed checks of the schema: check, path, problem, found, expected.
-    `language_model` is false if the built-in extractive model answered any chunk.
+    says that a value or the answer as a whole has the state `check`.
     """
 
     __tablename__ = "results"
@@ -323,7 +317,7 @@ _COLUMNS = [c.key for c in Result.__table__.columns if c.key not in _SET_LATER]
 _NAMES = ", ".join(_COLUMNS)
 _TO_HISTORY = text(f"""
     WITH former AS (DELETE FROM results WHERE job_id = ANY(:ids) RETURNING {_NAMES})
-    INSERT INTO result_history ({_NAMES}) SELECT {_NAMES} FROM former""")  # noqa: S608 - fixed names
+    INSERT INTO result_history ({_NAMES}) SELECT {_NAMES} FROM former""")
 _VALUES = _NAMES.replace("created_at", "coalesce(new.created_at, now())").replace(
     "needs_review",
     """needs_review OR EXISTS (
@@ -334,7 +328,7 @@ _VALUES = _NAMES.replace("created_at", "coalesce(new.created_at, now())").replac
 _OF_FACTS = ", ".join(("id", "job_id", "accepted", *FactValue.__dataclass_fields__))
 _STATED = f"""
         INSERT INTO facts ({_OF_FACTS}) SELECT {_OF_FACTS}
-        FROM json_populate_recordset(NULL::facts, CAST(:facts AS json))"""  # noqa: S608 - fixed names
+        FROM json_populate_recordset(NULL::facts, CAST(:facts AS json))"""
 _STATE = text(_STATED)
 # The rows are locked while the facts of long results are computed.
 _MAY_COMPUTE = text("SET LOCAL idle_in_transaction_session_timeout = 0")
@@ -351,7 +345,7 @@ _ADD = text(f"""
         WHERE feedback.document_id = added.document_id
             AND feedback.analysis_type = added.analysis_type
     ) AS is_judged, EXISTS (SELECT FROM calibrations) AS is_calibrated
-    FROM added""")  # noqa: S608 - fixed names
+    FROM added""")
 _UPDATE_REVIEWS = """
     UPDATE results SET needs_review = NOT results.needs_review
     FROM answer_trust AS whole
@@ -388,9 +382,7 @@ class Fact(Record):
     """A value of the current output of a job; the columns are those of `domain.facts.Fact`.
 
     If `grounded`, `substr(text, start_char + 1, end_char - start_char) = quote` holds for the
-    document of the job. `boxes` are page, left, top, right and bottom of each line. `final_value`
-    is the corrected value if a person corrected it, and null if the value was rejected. `accepted`
-    says that the value may be accepted without review (`certifications`).
+    document of the job.
     """
 
     __tablename__ = "facts"

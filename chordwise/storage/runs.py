@@ -6,7 +6,18 @@ import uuid
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import JSON, ForeignKey, bindparam, delete, func, select, text, true, update
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    ForeignKey,
+    bindparam,
+    delete,
+    func,
+    select,
+    text,
+    true,
+    update,
+)
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.identifiers import id_in
@@ -24,23 +35,22 @@ from chordwise.errors import UsageError
 from chordwise.storage import clock, deliveries, jobs
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
+from chordwise.storage.leases import Leased
 from chordwise.storage.outbox import OutboxMessage
-from chordwise.storage.record import CreatedAt, Identity, Record, in_ids
+from chordwise.storage.record import CreatedAt, in_ids
 from chordwise.storage.schedules import ScheduleRun
 from chordwise.storage.sql_text import status_in
 
 
-class Run(Record):
+class Run(Leased):
     """One submission; `intake_finished_at` is null until everything that was found is taken in.
 
-    The process that takes documents in holds `intake_token` until `intake_until`, which its
-    heartbeat extends. The account of `found_count` items and `type_count` analyses of each document
-    must balance. A cancelled run without `finished_at` still has jobs to be cancelled.
+    The account of `found_count` items and `type_count` analyses of each document must balance. A
+    cancelled run without `finished_at` still has jobs to be cancelled.
     """
 
     __tablename__ = "runs"
 
-    id: Mapped[Identity]
     name: Mapped[str] = mapped_column(unique=True)
     status: Mapped[str] = mapped_column(default=RunStatus.OPEN)
     options: Mapped[JsonObject] = mapped_column(JSON)  # keeps the order of the members of a schema
@@ -49,15 +59,20 @@ class Run(Record):
     lane: Mapped[str] = mapped_column(server_default=Lane.ONLINE)
     use_cache: Mapped[bool] = mapped_column(server_default=true())
     saved_as: Mapped[str | None]
+    request_key: Mapped[str | None] = mapped_column(unique=True)
+    request_hash: Mapped[str | None]
     found_count: Mapped[int | None]
     schedule_run_id: Mapped[uuid.UUID | None] = mapped_column(
         ForeignKey(ScheduleRun.id), index=True
     )
     created_at: Mapped[CreatedAt]
     intake_finished_at: Mapped[datetime | None]
-    intake_token: Mapped[uuid.UUID | None]
-    intake_until: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+
+    @classmethod
+    def is_at_work(cls) -> ColumnElement[bool]:
+        """Return the condition that the intake has not ended."""
+        return cls.intake_finished_at.is_(None)
 
 
 def find(session: Session, name_or_id: str) -> Run:
@@ -75,6 +90,11 @@ def find(session: Session, name_or_id: str) -> Run:
     if run is None:
         raise UsageError(f"There is no run “{name_or_id}”.", "`chordwise runs` lists the runs.")
     return run
+
+
+def requested_with(session: Session, key: str) -> Run | None:
+    """Return the run that a request of the API with this key began, or `None`."""
+    return session.scalars(select(Run).where(Run.request_key == key)).one_or_none()
 
 
 def newest_saved_as(session: Session, table: str) -> Run | None:
@@ -188,7 +208,7 @@ def _locked(session: Session, run_id: uuid.UUID) -> Run:
 # Every job uses these statements, so they are built once.
 _STANDING = text(f"""
     SELECT EXISTS (SELECT FROM jobs WHERE run_id = :run_id AND {status_in(WORKING_JOBS)}),
-        EXISTS (SELECT FROM jobs WHERE run_id = :run_id AND status = 'paused')""")  # noqa: S608
+        EXISTS (SELECT FROM jobs WHERE run_id = :run_id AND status = 'paused')""")
 _IS_OF_PAIRS = text("SELECT EXISTS (SELECT FROM experiments WHERE run_id = :run_id)")
 _HAS_JOBS = text(
     "SELECT EXISTS (SELECT FROM jobs WHERE run_id = :run_id AND status = ANY(:states))"

@@ -26,6 +26,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import UNFINISHED_SCHEDULE_RUNS, ScheduleRunStatus
 from chordwise.storage import clock
+from chordwise.storage.leases import StepRecord
 from chordwise.storage.record import CreatedAt, Identity, Record, update_rows
 from chordwise.storage.sql_text import status_in
 
@@ -48,10 +49,7 @@ class ScheduleOrigin(StrEnum):
 
 
 class Schedule(Record):
-    """A command line and its times; `next_due_at` is null while the schedule is not `enabled`.
-
-    `folder` is the base of the relative paths in `run`. A removed schedule is only disabled.
-    """
+    """A command line and its times; a removed schedule is only disabled."""
 
     __tablename__ = "schedules"
 
@@ -124,7 +122,7 @@ class Trigger(StrEnum):
     COMMAND = "command"
 
 
-class ScheduleRun(Record):
+class ScheduleRun(StepRecord):
     """An occurrence: one due time of a schedule and its outcome, as the command reports it.
 
     A schedule has at most one unfinished occurrence at a time.
@@ -141,20 +139,19 @@ class ScheduleRun(Record):
         ),
     )
 
-    id: Mapped[Identity]
+    AT_WORK = (ScheduleRunStatus.RUNNING,)
+    FREE = ScheduleRunStatus.DUE
+
     schedule_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("schedules.id"))
     schedule: Mapped[str]
     run: Mapped[str]
     due_at: Mapped[datetime]
     trigger: Mapped[str]
-    status: Mapped[str]
     outcome: Mapped[JsonObject | None]
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
     hint: Mapped[str | None]
     attempts: Mapped[int] = mapped_column(server_default="0")
-    lease_token: Mapped[uuid.UUID | None]
-    lease_until: Mapped[datetime | None]
     expires_at: Mapped[datetime]
     created_at: Mapped[CreatedAt]
     started_at: Mapped[datetime | None]
@@ -228,35 +225,19 @@ def claim(session: Session, token: uuid.UUID, lease: timedelta) -> ScheduleRun |
 
 def holds(session: Session, schedule_run_id: uuid.UUID, token: uuid.UUID) -> bool:
     """Return whether the lease is still held, and lock it until the commit."""
-    query = select(ScheduleRun.id).where(_held(schedule_run_id, token)).with_for_update(read=True)
+    query = (
+        select(ScheduleRun.id)
+        .where(ScheduleRun.is_held(schedule_run_id, token))
+        .with_for_update(read=True)
+    )
     return session.scalar(query) is not None
-
-
-def extend(
-    session: Session, schedule_run_id: uuid.UUID, token: uuid.UUID, lease: timedelta
-) -> bool:
-    """Extend a lease; return false if it is lost."""
-    return update_rows(
-        session, ScheduleRun, _held(schedule_run_id, token), lease_until=clock.now_plus(lease)
-    )
-
-
-def release(session: Session, schedule_run_id: uuid.UUID, token: uuid.UUID) -> bool:
-    """Release an unfinished occurrence; the attempt does not count."""
-    return update_rows(
-        session,
-        ScheduleRun,
-        _held(schedule_run_id, token),
-        status=ScheduleRunStatus.DUE,
-        attempts=ScheduleRun.attempts - 1,
-        lease_token=None,
-        lease_until=None,
-    )
 
 
 def finish(session: Session, schedule_run_id: uuid.UUID, token: uuid.UUID, end: End) -> bool:
     """End an occurrence, or set it to waiting for its runs; return false if the lease is lost."""
-    return update_rows(session, ScheduleRun, _held(schedule_run_id, token), **_values(end))
+    return update_rows(
+        session, ScheduleRun, ScheduleRun.is_held(schedule_run_id, token), **_values(end)
+    )
 
 
 def settle(session: Session, schedule_run_id: uuid.UUID, end: End) -> None:
@@ -296,14 +277,6 @@ def last_success(session: Session, name: str, before: datetime) -> datetime | No
     )
 
 
-def _held(schedule_run_id: uuid.UUID, token: uuid.UUID) -> ColumnElement[bool]:
-    return (
-        (ScheduleRun.id == schedule_run_id)
-        & (ScheduleRun.lease_token == token)
-        & (ScheduleRun.status == ScheduleRunStatus.RUNNING)
-    )
-
-
 def _values(end: End) -> dict[str, object]:
     ended = end.status is not ScheduleRunStatus.WAITING
     values: dict[str, object] = {
@@ -318,8 +291,4 @@ def _values(end: End) -> dict[str, object]:
 
 
 def _is_free() -> ColumnElement[bool]:
-    return or_(
-        ScheduleRun.status == ScheduleRunStatus.DUE,
-        (ScheduleRun.status == ScheduleRunStatus.RUNNING)
-        & (ScheduleRun.lease_until < clock.database_now()),
-    )
+    return or_(ScheduleRun.status == ScheduleRunStatus.DUE, ScheduleRun.has_expired())

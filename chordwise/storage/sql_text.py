@@ -5,8 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection
 from enum import StrEnum
 
+from psycopg import sql
+
 SEARCHED_CHARACTERS = 100_000
 """The indexed part of a text; its words amount to less than a megabyte."""
+
+
+def quoted_name(*names: str) -> str:
+    """Return a name as an identifier, with those of its schema or table before it."""
+    return sql.Identifier(*names).as_string(None)
+
+
+def quoted_value(value: object) -> str:
+    """Return a value as a literal."""
+    return sql.Literal(value).as_string(None)
 
 
 def status_in(states: Collection[StrEnum]) -> str:

@@ -47,7 +47,7 @@ _SELECT = f"""
         EXISTS (SELECT FROM documents d WHERE d.id = j.document_id AND d.places IS NOT NULL), (
             SELECT json_agg(part ORDER BY position)
             FROM (SELECT {", ".join(chunks.COLUMNS)} FROM chunks WHERE job_id = j.id) AS part
-        )"""  # noqa: S608 - fixed names
+        )"""
 _WAITS = """EXISTS (
     SELECT FROM jobs j WHERE j.id = outbox.id AND j.id = ANY(CAST(:ids AS uuid[]))
         AND j.status IN ('queued', 'running', 'waiting')
@@ -79,7 +79,7 @@ _CLAIM = text(f"""
         RETURNING j.*
     ), removed AS ({outbox.removal(_WAITS)})
     {_SELECT} FROM wanted JOIN claimed j ON j.id = wanted.id
-    JOIN runs r ON r.id = j.run_id""")  # noqa: S608 - fixed names
+    JOIN runs r ON r.id = j.run_id""")
 _FIND = text(f"""
     WITH {WANTED}
     {_SELECT} FROM wanted JOIN jobs j ON j.id = wanted.id AND j.lease_token = wanted.token

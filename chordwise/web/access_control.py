@@ -15,14 +15,15 @@ import ipaddress
 import re
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from typing import Final, TypeAlias, cast
 from urllib.parse import urlencode, urlsplit
 
 import structlog
-from pydantic import IPvAnyNetwork
+from pydantic import IPvAnyNetwork, SecretStr
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -33,7 +34,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chordwise.errors import ChordwiseError, ConfigurationError, InternalError
 from chordwise.settings import WebSettings
-from chordwise.web.site import CSRF_FIELD, csrf_of, error_page, redirect, user_of
+from chordwise.web.site import (
+    CSRF_FIELD,
+    csrf_of,
+    error_page,
+    is_call,
+    problem,
+    redirect,
+    user_of,
+)
 
 log = structlog.get_logger(__name__)
 Endpoint: TypeAlias = Callable[[Request], Response | Awaitable[Response]]
@@ -60,8 +69,8 @@ _MEBIBYTE = 1024 * 1024
 _BODY_SECONDS = 30.0
 # Otherwise the server would receive and discard the rest of a refused body.
 _CLOSING = {"Connection": "close"}
-_MAX_FIELDS = 1_000
-_MAX_FILES = 1_000
+MAX_FIELDS = 1_000
+MAX_FILES = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,11 +211,16 @@ class SecurityHeaders:
 
 
 class Access:
-    """Passes on the requests that are allowed and answers the others itself."""
+    """Passes on the requests that are allowed and answers the others itself.
 
-    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+    A request for `/metrics` with the token of the scrapers needs no other check.
+    """
+
+    def __init__(self, app: ASGIApp, rules: Rules, scrapers_token: SecretStr) -> None:
         self._app = app
         self._rules = rules
+        token = scrapers_token.get_secret_value()
+        self._scrapers = f"Bearer {token}".encode() if token else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on or answer it."""
@@ -214,19 +228,40 @@ class Access:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        refusal = self._refusal(request)
+        refusal: Response | None
+        if scope["path"] == "/metrics" and "authorization" in request.headers:
+            credentials = request.headers["authorization"].encode("latin-1")
+            is_scraper = self._scrapers and hmac.compare_digest(credentials, self._scrapers)
+            refusal = None if is_scraper else PlainTextResponse("The token is wrong.\n", 401)
+        else:
+            refusal = self._refused_call(request) if is_call(request) else self._refusal(request)
         await (refusal or self._app)(scope, receive, send)
 
-    def _refusal(self, request: Request) -> Response | None:
+    def _refused_call(self, request: Request) -> Response | None:
+        """Refuse a call of the API from a page of another site; it checks tokens itself."""
+        flaw = self._flaw(request)
+        if flaw is None and "origin" in request.headers:
+            is_ours = _is_same_origin(request, self._rules)
+            flaw = None if is_ours else (403, "Another site sent this request.")
+        return flaw and problem(*flaw)
+
+    def _flaw(self, request: Request) -> tuple[int, str] | None:
+        """Return what is wrong with an address, with the status code; `None` if nothing is."""
         if not _is_ours(",".join(request.headers.getlist("host")), self._rules.public_url):
-            text = "This server does not accept that host name. Set web.public_url if it should.\n"
-            return PlainTextResponse(text, 421)
+            text = "This server does not accept that host name. Set web.public_url if it should."
+            return 421, text
         # Not that of `request.url`, which is made from the Host header.
         path: str = request.scope["path"]
         if not path.startswith("/") or path.startswith("//"):
-            return PlainTextResponse("This is not the address of a page.\n", 400)
+            return 400, "This is not the address of a page."
         if b"%00" in request.scope["raw_path"] + request.scope["query_string"]:
-            return PlainTextResponse("The address contains a NUL character.\n", 400)
+            return 400, "The address contains a NUL character."
+        return None
+
+    def _refusal(self, request: Request) -> Response | None:
+        if flaw := self._flaw(request):
+            return PlainTextResponse(f"{flaw[1]}\n", flaw[0])
+        path: str = request.scope["path"]
         if request.method not in SAFE_METHODS and not _is_same_origin(request, self._rules):
             return error_page(request, 403, "No access", "Another site requested this change.", "")
         if request.method in SAFE_METHODS and TOKEN in request.query_params:
@@ -331,25 +366,17 @@ def guarded(route: Route, max_upload_bytes: int) -> Route:
     endpoint: Endpoint = route.endpoint
 
     async def respond(request: Request) -> Response:
-        try:
+        with reporting_defects(request):
             return await answer(request)
-        except (ChordwiseError, HTTPException):
-            raise
-        except Exception as error:
-            log.exception("web.defect", path=request.scope["path"])
-            raise InternalError(
-                f"An internal error occurred: {type(error).__name__}.",
-                "The log of this server has the details.",
-            ) from error
 
     async def answer(request: Request) -> Response:
         if request.method in SAFE_METHODS:
             return await _answer(endpoint, request)
-        request = Request(request.scope, _bounded(request, max_upload_bytes))
+        request = Request(request.scope, bounded(request, max_upload_bytes))
         token = request.headers.get("x-csrf-token")
         if token is not None:  # before the body is received
             _require_token(request, token)
-        async with request.form(max_files=_MAX_FILES, max_fields=_MAX_FIELDS) as form:
+        async with request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS) as form:
             if token is None:
                 _require_token(request, str(form.get(CSRF_FIELD, "")))
             request.state.form = form
@@ -357,6 +384,21 @@ def guarded(route: Route, max_upload_bytes: int) -> Route:
 
     methods = None if route.methods is None else sorted(route.methods)
     return Route(route.path, respond, methods=methods, name=route.name)
+
+
+@contextmanager
+def reporting_defects(request: Request) -> Iterator[None]:
+    """Log an unexpected error, and let the answer say that the log has it."""
+    try:
+        yield
+    except (ChordwiseError, HTTPException):
+        raise
+    except Exception as error:
+        log.exception("web.defect", path=request.scope["path"])
+        raise InternalError(
+            f"An internal error occurred: {type(error).__name__}.",
+            "The log of this server has the details.",
+        ) from error
 
 
 async def _answer(endpoint: Endpoint, request: Request) -> Response:
@@ -372,7 +414,7 @@ def _require_token(request: Request, sent_token: str) -> None:
         raise HTTPException(403, "This page is out of date: reload it and repeat the change.")
 
 
-def _bounded(request: Request, max_upload_bytes: int) -> Receive:
+def bounded(request: Request, max_upload_bytes: int) -> Receive:
     """Return a `receive` function that refuses a body that is too large or too slow.
 
     Only signed-in users may upload files. Each part of an upload has a time limit; any other body

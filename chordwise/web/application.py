@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from chordwise.errors import ChordwiseError, ServiceUnavailableError, UsageError
-from chordwise.web import login
+from chordwise.web import api, login
 from chordwise.web.access_control import (
     SAFE_METHODS,
     Access,
@@ -25,12 +25,12 @@ from chordwise.web.access_control import (
     Sessions,
     guarded,
 )
-from chordwise.web.site import FOLDER, PAGES, Site, error_page
+from chordwise.web.site import FOLDER, PAGES, Site, error_page, is_call, site_of
 
 _MEBIBYTE = 1024 * 1024
 
 
-def create_app(site: Site, rules: Rules, cookie: str = "chordwise") -> Starlette:
+def create_app(site: Site, rules: Rules, cookie: str) -> Starlette:
     """Return the application; its session cookie is named `cookie`."""
     session = Middleware(
         SessionMiddleware,
@@ -39,9 +39,10 @@ def create_app(site: Site, rules: Rules, cookie: str = "chordwise") -> Starlette
         same_site="strict",
         https_only=rules.is_https,
     )
+    access = Middleware(Access, rules=rules, scrapers_token=site.settings.metrics.token)
     app = Starlette(
         routes=_routes(site.settings.web.max_upload_megabytes * _MEBIBYTE),
-        middleware=[Middleware(SecurityHeaders), session, Middleware(Access, rules=rules)],
+        middleware=[Middleware(SecurityHeaders), session, access],
         exception_handlers={ChordwiseError: _explain, HTTPException: _explain_status},
     )
     app.state.site, app.state.rules = site, rules
@@ -54,14 +55,25 @@ def _routes(max_upload_bytes: int) -> Sequence[BaseRoute]:
     return [
         Route("/", lambda _: RedirectResponse("/runs")),
         Route("/health", lambda _: PlainTextResponse("ok\n")),
+        Route("/metrics", _metrics),
+        *api.routes(max_upload_bytes),
         Mount("/static", StaticFiles(directory=FOLDER / "static"), name="static"),
         *(guarded(route, max_upload_bytes) for route in routes),
     ]
 
 
+def _metrics(request: Request) -> Response:
+    import prometheus_client  # noqa: PLC0415 - few pages are scraped
+
+    written = prometheus_client.generate_latest(site_of(request).metrics())
+    return Response(written, media_type=prometheus_client.CONTENT_TYPE_LATEST)
+
+
 def _explain(request: Request, error: Exception) -> Response:
-    """Return the error page of a `ChordwiseError`; the browser retries after a temporary one."""
+    """Return the error page of an error, which the browser retries if it is temporary."""
     assert isinstance(error, ChordwiseError)  # noqa: S101 - what the handler is registered for
+    if is_call(request):
+        return api.explain(error)
     if isinstance(error, ServiceUnavailableError):
         page = error_page(request, 503, "Unavailable", error.what, error.hint)
         page.headers["Retry-After"] = str(_RETRY_SECONDS)
@@ -78,6 +90,8 @@ _TITLES = {403: "No access", 404: "No such page", 405: "No such page", 413: "Too
 
 def _explain_status(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - as above
+    if is_call(request):
+        return api.explain(error)
     title = _TITLES.get(error.status_code, "Not possible")
     is_said = error.detail != HTTPStatus(error.status_code).phrase
     what = error.detail if is_said else "There is nothing at this address."

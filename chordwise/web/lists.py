@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 
 from starlette.requests import Request
 
+from chordwise.domain.json_values import is_storable
 from chordwise.errors import UsageError
 
 Key: TypeAlias = tuple[str | int | float | None, ...]
@@ -47,8 +48,7 @@ class Listing:
 
     def next_page(self, key: Key) -> str:
         """Return the address of the page after the row with this key."""
-        cursor = base64.urlsafe_b64encode(json.dumps(key).encode()).decode()
-        return self._address(self.filters, self._order(), after=cursor)
+        return self._address(self.filters, self._order(), after=cursor_of(key))
 
     def direction_of(self, column: str) -> str:
         """Return the value of `aria-sort` for a column."""
@@ -84,18 +84,28 @@ def listing_of(
         filters={name: query[name].strip() for name in filters if query.get(name, "").strip()},
         sort=sort,
         is_descending=order.startswith(_DESCENDING),
-        after=_key(query.get("after", "")),
+        after=key_of(query.get("after", "")),
     )
 
 
-def _key(cursor: str) -> Key:
+def cursor_of(key: Key) -> str:
+    """Return the key of a row as it is written in an address."""
+    return base64.urlsafe_b64encode(json.dumps(key).encode()).decode()
+
+
+def key_of(cursor: str) -> Key:
+    """Return the key in a cursor; empty without one.
+
+    Raises:
+        UsageError: It is not a cursor.
+    """
     if not cursor:
         return ()
     try:
         values = json.loads(base64.urlsafe_b64decode(cursor.encode()))
     except (ValueError, RecursionError) as error:
         raise no_page() from error
-    if not isinstance(values, list):
+    if not isinstance(values, list) or not is_storable(values):
         raise no_page()
     key = tuple(value for value in values if value is None or isinstance(value, str | int | float))
     if len(key) != len(values):

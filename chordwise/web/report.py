@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from importlib.metadata import version
 from typing import Final
@@ -14,7 +13,7 @@ from typing import Final
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
-from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.json_values import JsonObject
 from chordwise.domain.money import dollars
 from chordwise.domain.visible_text import visible
 from chordwise.pipeline.runs import insight
@@ -26,25 +25,6 @@ DEFAULT_DAYS = 30
 MAX_DAYS = 3_660
 _STYLES = ("chordwise.css", "vendor/uPlot.min.css", "plots.css")
 _SCRIPTS = ("vendor/uPlot.iife.min.js", "plots.js")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShownFigure:
-    """A figure for its template: `data` is plotted, `columns` and `rows` are the table."""
-
-    key: str
-    title: str
-    note: str
-    data: JsonObject
-    series: Sequence[str]
-    columns: Sequence[str]
-    numeric: Sequence[bool]
-    rows: Sequence[Sequence[str]]
-
-
-def figures(plots: Sequence[Plot]) -> Sequence[ShownFigure]:
-    """Return the figures for the templates, without invisible characters in the names."""
-    return [_figure(plot) for plot in plots]
 
 
 HEADS: Final = {
@@ -85,7 +65,7 @@ def page(session: Session, days: int) -> tuple[str, JsonObject]:
         styles=Markup("\n".join(map(_asset, _STYLES))),  # noqa: S704 - ours
         scripts=[Markup(script) for script in scripts],  # noqa: S704 - ours
         policy=_policy(scripts),
-        figures=figures(plots),
+        figures=[figure(plot) for plot in plots],
         totals=totals(plots),
         days=days,
         made_at=f"{clock.read(session).astimezone(dt.UTC):%Y-%m-%d %H:%M}",
@@ -94,34 +74,34 @@ def page(session: Session, days: int) -> tuple[str, JsonObject]:
     return html, {name: round(number, 8) for name, number in insight.totals(plots).items()}
 
 
-def _figure(plot: Plot) -> ShownFigure:
+def figure(plot: Plot) -> Mapping[str, object]:
+    """Return a figure for its template: `data` is plotted, `columns` and `rows` are the table.
+
+    The names contain no invisible characters.
+    """
     names = [visible(name) for name in plot.series]
-    series: list[JsonValue] = [
+    series = [
         {"name": name, "values": list(values)}
         for name, values in zip(names, plot.series.values(), strict=True)
     ]
-    return ShownFigure(
-        key=plot.figure.key,
-        title=plot.figure.title,
-        note=plot.figure.note,
-        data={
-            "unit": plot.figure.unit.value,
-            "isCurve": plot.figure.is_curve,
-            "x": list(plot.x),
-            "series": series,
-        },
-        series=names,
-        columns=plot.columns,
-        numeric=[_is_numeric(plot, index) for index in range(len(plot.columns))],
-        rows=[
+    numeric = [
+        any(isinstance(row[index], int | float | Decimal) for row in plot.rows)
+        for index in range(len(plot.columns))
+    ]
+    unit, is_curve = plot.figure.unit.value, plot.figure.is_curve
+    return {
+        "key": plot.figure.key,
+        "title": plot.figure.title,
+        "note": plot.figure.note,
+        "data": {"unit": unit, "isCurve": is_curve, "x": list(plot.x), "series": series},
+        "series": names,
+        "columns": plot.columns,
+        "numeric": numeric,
+        "rows": [
             [_written(name, cell) for name, cell in zip(plot.columns, row, strict=True)]
             for row in reversed(plot.rows)
         ],
-    )
-
-
-def _is_numeric(plot: Plot, place: int) -> bool:
-    return any(isinstance(row[place], int | float | Decimal) for row in plot.rows)
+    }
 
 
 def _written(column: str, cell: Cell) -> str:

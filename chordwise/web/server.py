@@ -75,7 +75,9 @@ def serve(settings: Settings, on_ready: Callable[[Served], None]) -> None:
     try:
         with suppress(ServiceUnavailableError):  # the pages report it and retry
             admitted(lambda: require_compatible(engine))
-        app = create_app(site, rules, _cookie(home))
+        # Browsers share cookies between all ports of a host.
+        digest = hashlib.sha256(bytes(home.path)).hexdigest()
+        app = create_app(site, rules, f"chordwise-{digest[:8]}")
         # An embedded stack in the background keeps running while pages are served.
         keep_up = partial(stack.touch_last_used, settings.home)
         forget = partial(uploads.forget, home, site.database)
@@ -248,11 +250,3 @@ def _bound(address: str, port: int) -> socket.socket:
 def _address(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _cookie(home: Home) -> str:
-    """Return the name of the session cookie, which depends on the home.
-
-    Browsers share cookies between all ports of a host.
-    """
-    return f"chordwise-{hashlib.sha256(bytes(home.path)).hexdigest()[:8]}"

@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
+from http import HTTPStatus
 from itertools import groupby
 from pathlib import Path
 from threading import Event, RLock
@@ -18,11 +20,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from starlette.datastructures import FormData
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.routing import Route
 
 from chordwise.domain.json_values import JsonValue, encoded
-from chordwise.domain.learning.certification import outlook
+from chordwise.domain.learning.certification import advice, outlook
 from chordwise.domain.marked_text import words_at
 from chordwise.domain.money import dollars
 from chordwise.domain.number_formats import approximate, counted, money, score, share, span
@@ -30,15 +32,19 @@ from chordwise.domain.visible_text import visible
 from chordwise.kinds import Kinds
 from chordwise.settings import Settings
 from chordwise.storage.database import Database
+from chordwise.telemetry.metrics import count_here
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from chordwise.pipeline.intake.background import BackgroundIntakes
     from chordwise.pipeline.runs.page_pictures import PagePictures
-    from chordwise.pipeline.runtime.context import Context
+    from chordwise.pipeline.runtime.context import Context, ReadingContext
 
 FOLDER = Path(__file__).parent
 _PICTURE_LANES = 3
 CSRF_FIELD = "csrf"
+API_PREFIX = "/api/v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,7 @@ class Site:
     _context: Context | None = None
     _intakes: BackgroundIntakes | None = None
     _pictures: PagePictures | None = None
+    _metrics: CollectorRegistry | None = None
 
     def context(self) -> Context:
         """Return the context for starting, retrying and resuming runs."""
@@ -87,6 +94,14 @@ class Site:
             if self._context is None:
                 self._context = open_context(self.settings, "web")
             return self._context
+
+    def reading_context(self) -> ReadingContext:
+        """Return a context for questions and estimates, which need no broker."""
+        from chordwise.pipeline.models.model_client import Models, server_of  # noqa: PLC0415 - slow
+        from chordwise.pipeline.runtime.context import ReadingContext  # noqa: PLC0415 - as above
+
+        models = Models(self.settings, server_of(self.settings))
+        return ReadingContext(settings=self.settings, database=self.database, models=models)
 
     def intakes(self) -> BackgroundIntakes:
         """Return the background intakes of the runs started and resumed in this process."""
@@ -105,6 +120,15 @@ class Site:
             if self._pictures is None:
                 self._pictures = PagePictures(self.settings.readers)
             return self._pictures
+
+    def metrics(self) -> CollectorRegistry:
+        """Return the figures for Prometheus; the calls of this process count from now on."""
+        from chordwise.pipeline.diagnosis.shared_figures import SharedFigures  # noqa: PLC0415 - rare
+
+        with self._lock:
+            if self._metrics is None:
+                self._metrics = count_here(SharedFigures(self.settings, self.database))
+            return self._metrics
 
     def close(self) -> None:
         """Close the resources that the pages have opened."""
@@ -177,9 +201,9 @@ def render(
     return HTMLResponse(html, status_code)
 
 
-def fragment(request: Request, template: str, /, **values: object) -> str:
-    """Return a part of a page for a stream or for htmx, escaped as `render` does it."""
-    return TEMPLATES.get_template(template).render(csrf=csrf_of(request), **values)
+def fragment(request: Request, template: str, /, **values: object) -> HTMLResponse:
+    """Return a part of a page for htmx, escaped as `render` does it."""
+    return HTMLResponse(TEMPLATES.get_template(template).render(csrf=csrf_of(request), **values))
 
 
 def error_page(
@@ -187,6 +211,25 @@ def error_page(
 ) -> HTMLResponse:
     """Return a page that says what is wrong and what to do."""
     return render(request, "error.html", status_code=status_code, title=title, what=what, hint=hint)
+
+
+def is_call(request: Request) -> bool:
+    """Return whether a request is a call of the API."""
+    return str(request.scope["path"]).startswith(f"{API_PREFIX}/")
+
+
+def problem(status_code: int, what: str, hint: str = "", code: str = "") -> JSONResponse:
+    """Return an error of the API (RFC 9457); `code` is stable, the sentences are for people."""
+    phrase = HTTPStatus(status_code).phrase
+    content = {
+        "type": f"urn:chordwise:{code}" if code else "about:blank",
+        "title": phrase,
+        "status": status_code,
+        "detail": what,
+        "hint": hint,
+    }
+    headers = {"Retry-After": "5"} if status_code == HTTPStatus.SERVICE_UNAVAILABLE else None
+    return JSONResponse(content, status_code, headers, "application/problem+json")
 
 
 def redirect(request: Request, address: str, notice: str = "") -> RedirectResponse:
@@ -284,32 +327,24 @@ def _in_middle(name: str, width: int) -> str:
     return name if len(name) <= width else f"{name[:half]}…{name[half - width + 1 :]}"
 
 
-def _as_json(value: JsonValue) -> str:
-    """Return a value as indented JSON."""
-    return json.dumps(value, ensure_ascii=False, indent=2)
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_shown,
-    )
-    environment.filters.update(
-        prose=_prose, moment=_moment, dollars=dollars, share=share, score=score
-    )
-    environment.filters.update(number="{:,}".format, approximate=approximate, span=span)
-    environment.filters.update(
-        in_line=_in_line, marked=_marked, placed=_placed, file_name=_file_name, folder=_folder
-    )
-    environment.filters.update(as_text=_as_text, as_json=_as_json, as_cell=_as_cell)
-    environment.filters.update(in_middle=_in_middle)
-    environment.globals.update(counted=counted, money=money, navigation=_navigation)
-    environment.globals.update(outlook=outlook)
-    return environment
-
-
-TEMPLATES = _environment()
+TEMPLATES = Environment(
+    loader=FileSystemLoader(FOLDER / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    finalize=_shown,
+)
+TEMPLATES.filters.update(
+    prose=_prose, moment=_moment, dollars=dollars, share=share, score=score, span=span
+)
+TEMPLATES.filters.update(number="{:,}".format, approximate=approximate, in_middle=_in_middle)
+TEMPLATES.filters.update(in_line=_in_line, marked=_marked, placed=_placed, folder=_folder)
+TEMPLATES.filters.update(
+    file_name=_file_name,
+    as_text=_as_text,
+    as_json=partial(json.dumps, ensure_ascii=False, indent=2),
+    as_cell=_as_cell,
+)
+TEMPLATES.globals.update(counted=counted, money=money, navigation=_navigation)
+TEMPLATES.globals.update(advice=advice, outlook=outlook)

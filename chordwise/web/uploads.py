@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -38,18 +39,20 @@ def stored(home: Home, run_id: uuid.UUID, files: Sequence[UploadFile]) -> Iterat
         raise
 
 
+@contextmanager
+def lent(files: Sequence[UploadFile]) -> Iterator[list[FoundFile]]:
+    """Store files until the end of the block."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield [_stored(Path(folder, str(number)), file) for number, file in enumerate(files)]
+
+
 def _stored(folder: Path, upload: UploadFile) -> FoundFile:
     name = printable(PurePosixPath((upload.filename or "").replace("\\", "/")).name or "file")
-    path = make_folder(folder) / f"file{_suffix(name)}"
+    suffix = PurePosixPath(name).suffix  # it indicates the format
+    path = make_folder(folder) / f"file{suffix if _SUFFIX.fullmatch(suffix) else ''}"
     with path.open("xb") as file:
         shutil.copyfileobj(upload.file, file)
     return FoundFile(source=name, path=path, follow_symlinks=False)
-
-
-def _suffix(name: str) -> str:
-    """Return the suffix of a file name, which indicates the format, if it is alphanumeric."""
-    suffix = PurePosixPath(name).suffix
-    return suffix if _SUFFIX.fullmatch(suffix) else ""
 
 
 def forget(home: Home, database: Database, least_age: timedelta = _LEAST_AGE) -> None:

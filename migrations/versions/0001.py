@@ -26,6 +26,8 @@ VIEWS = (
     "document_places@1",
     "results_by_day@1",
     "fact_quotes@1",
+    "contradictions@1",
+    "absences@1",
     "failures@1",
     "stale_results@1",
     "model_costs_by_day@1",
@@ -64,7 +66,6 @@ READABLE_TABLES = (
     "prompt_versions",
     "incidents",
     "budgets",
-    "budget_reservations",
     "schedules",
     "schedule_runs",
     "inbox_files",
@@ -74,11 +75,14 @@ READABLE_TABLES = (
     "deliveries",
     "feedback",
     "learned_examples",
+    "entity_values",
+    "entity_decisions",
     "evaluations",
     "evaluation_measures",
     "judgments",
     "calibrations",
     "certifications",
+    "erasures",
     "experiments",
     "experiment_variants",
     "experiment_documents",
@@ -125,7 +129,6 @@ def _first_tables() -> ModuleType:
 _INDEXES = (
     ("ix_batch_requests_batch_id", "batch_requests", ["batch_id"]),
     ("ix_batch_requests_job_id", "batch_requests", ["job_id"]),
-    ("ix_budget_reservations_run_id", "budget_reservations", ["run_id"]),
     ("ix_cached_completions_created_at", "cached_completions", ["created_at"]),
     (
         "ix_calibrations_key",
@@ -135,6 +138,7 @@ _INDEXES = (
     ("ix_certifications_run_id", "certifications", ["run_id"]),
     ("ix_certifications_scope", "certifications", ["run", "profile", "certified_at"]),
     ("ix_deliveries_run_id", "deliveries", ["run_id"]),
+    ("ix_entity_decisions_column_name", "entity_decisions", ["column_name"]),
     ("ix_evaluations_evaluated_at", "evaluations", ["evaluated_at"]),
     ("ix_evaluations_run_id", "evaluations", ["run_id"]),
     (
@@ -170,6 +174,7 @@ _UNFINISHED_JOBS = "status IN ('queued', 'running', 'waiting', 'synthesizing', '
 _RETRYABLE_JOBS = "status IN ('paused', 'partial', 'failed', 'quarantined', 'cancelled')"
 _FOLLOWING_JOBS = "reused_from IS NOT NULL AND status IN ('queued', 'paused')"
 _OPEN_CHUNKS = "status IN ('pending', 'running', 'waiting')"
+_RESERVED = "reserved_usd IS NOT NULL"
 _OPEN_FILES = "status IN ('claimed', 'submitted', 'moving')"
 _PARTIAL_INDEXES = (
     ("ix_batch_requests_following", "batch_requests", ["key"], "status = 'following'"),
@@ -179,8 +184,8 @@ _PARTIAL_INDEXES = (
         ["model_name", "created_at"],
         "status = 'pending'",
     ),
+    ("ix_batch_requests_reserved", "batch_requests", ["expires_at"], _RESERVED),
     ("ix_batches_open", "batches", ["poll_at"], "status IN ('preparing', 'running')"),
-    ("ix_budget_reservations_open", "budget_reservations", ["expires_at"], "settled_at IS NULL"),
     ("ix_chunks_failed", "chunks", ["job_id"], "status IN ('failed', 'quarantined')"),
     ("ix_chunks_running", "chunks", ["id"], "status = 'running'"),
     ("ix_chunks_open_job_id", "chunks", ["job_id", "status"], _OPEN_CHUNKS),
@@ -193,6 +198,13 @@ _PARTIAL_INDEXES = (
     ("ix_jobs_reused_from", "jobs", ["reused_from"], "reused_from IS NOT NULL"),
     ("ix_jobs_unfinished_created_at", "jobs", ["status", "created_at", "id"], _UNFINISHED_JOBS),
     ("ix_jobs_waiting", "jobs", ["due_at"], "status = 'waiting'"),
+    (
+        "ix_listed_files_for_readers",
+        "listed_files",
+        ["run_id", "position"],
+        "status <> 'listed'",
+    ),
+    ("ix_model_calls_reserved", "model_calls", ["expires_at"], _RESERVED),
     ("ix_model_calls_run_id", "model_calls", ["run_id"], "run_id IS NOT NULL"),
     ("ix_outbox_sent", "outbox", ["due_at"], "sends > 0"),
     ("ix_outbox_unsent", "outbox", ["urgency", "due_at", "id"], "sends = 0"),
@@ -215,6 +227,7 @@ _UNIQUE_INDEXES = (
         _OPEN_FILES,
     ),
     ("ux_feedback_withdraws", "feedback", ["withdraws"], "withdraws IS NOT NULL"),
+    ("ux_model_calls_question", "model_calls", ["question"], "question IS NOT NULL"),
 )
 # The words of documents and values, for full-text search. A row whose `tsvector` is longer than a
 # megabyte would be refused; that of a hundred thousand characters is always shorter. New words are
@@ -243,6 +256,7 @@ def _create_indexes() -> None:
         op.execute(f"ALTER INDEX {name} ALTER COLUMN 1 SET STATISTICS 0")
     for table in ("chunks", "jobs"):
         op.create_index(f"ix_{table}_started_at", table, ["started_at"], **_BRIN)
+    op.create_index("ix_jobs_finished_at", "jobs", ["finished_at"], **_BRIN)  # for traces
     # The views by day read the calls of a few days only.
     day = sa.text("((started_at AT TIME ZONE 'UTC')::date)")
     op.create_index("ix_model_calls_day", "model_calls", [day], **_BRIN)
@@ -311,7 +325,7 @@ def _create_trust() -> None:
         $$ SELECT CASE
             WHEN verdict IN ('approved', 'seen') THEN 'confirmed'::trust
             WHEN verdict IN ('corrected', 'rejected') THEN 'corrected'::trust
-            WHEN accepted THEN 'certified'::trust
+            WHEN accepted AND (value IS NOT NULL OR is_read) THEN 'certified'::trust
             WHEN doubts IS NOT NULL THEN 'check'::trust
             WHEN value IS NOT NULL AND confidence < accept_from THEN 'check'::trust
             WHEN value IS NOT NULL THEN 'supported'::trust

@@ -39,45 +39,29 @@ SELECT
     ) AS label,
     NOT EXISTS (SELECT FROM facts WHERE job_id = r.job_id AND grounding = 'none') AS grounded,
     r.output AS answered_output,
-    (
-        SELECT b.author
-        FROM feedback AS b
-        WHERE
-            b.document_id = r.document_id
-            AND b.analysis_type = j.analysis_type
-            AND (
-                r.corrected_output IS NOT NULL
-                OR b.question = j.options - ARRAY[
-                    'confidence_threshold', 'votes', 'critique', 'principles', 'templates',
-                    'examples', 'chunk_tokens'
-                ]
-            )
-            AND b.withdraws IS NULL
-            AND NOT EXISTS (SELECT FROM feedback AS w WHERE w.withdraws = b.id)
-        ORDER BY b.created_at DESC, b.id DESC
-        LIMIT 1
-    ) AS judged_by,
-    (
-        SELECT b.created_at
-        FROM feedback AS b
-        WHERE
-            b.document_id = r.document_id
-            AND b.analysis_type = j.analysis_type
-            AND (
-                r.corrected_output IS NOT NULL
-                OR b.question = j.options - ARRAY[
-                    'confidence_threshold', 'votes', 'critique', 'principles', 'templates',
-                    'examples', 'chunk_tokens'
-                ]
-            )
-            AND b.withdraws IS NULL
-            AND NOT EXISTS (SELECT FROM feedback AS w WHERE w.withdraws = b.id)
-        ORDER BY b.created_at DESC, b.id DESC
-        LIMIT 1
-    ) AS judged_at
+    judged.author AS judged_by,
+    judged.created_at AS judged_at
 FROM results AS r
 INNER JOIN jobs AS j ON j.id = r.job_id
 INNER JOIN runs AS run ON run.id = j.run_id
 INNER JOIN intakes AS i ON i.id = j.intake_id
 INNER JOIN documents AS d ON d.id = j.document_id
+LEFT JOIN LATERAL (
+    SELECT
+        (array_agg(b.author ORDER BY b.created_at DESC, b.id DESC))[1] AS author,
+        max(b.created_at) AS created_at
+    FROM feedback AS b
+    WHERE
+        b.document_id = r.document_id
+        AND b.analysis_type = j.analysis_type
+        AND (
+            r.corrected_output IS NOT NULL
+            OR b.question = j.options - ARRAY[
+                'confidence_threshold', 'votes', 'critique', 'principles', 'templates',
+                'examples', 'chunk_tokens'
+            ]
+        )
+        AND b.withdraws IS NULL
+        AND NOT EXISTS (SELECT FROM feedback AS w WHERE w.withdraws = b.id)
+) AS judged ON true
 WHERE NOT EXISTS (SELECT FROM experiments AS e WHERE e.run_id = j.run_id);

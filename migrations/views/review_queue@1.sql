@@ -22,8 +22,8 @@ SELECT
             AND certified.analysis_type = r.analysis_type
             AND (
                 r.analysis_type <> 'extraction'
-                OR c.item = certified.name
-                OR starts_with(c.path || '/', '/data' || certified.name || '/')
+                OR c.item = certified.field
+                OR starts_with(c.path || '/', '/data' || certified.field || '/')
             )
     ) AS blocks_certificate,
     round((

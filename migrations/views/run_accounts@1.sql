@@ -14,7 +14,7 @@ SELECT
     i.too_large,
     i.refused,
     CASE
-        WHEN r.intake_finished_at IS NULL AND r.intake_until > clock_timestamp() THEN NULL
+        WHEN r.intake_finished_at IS NULL AND r.lease_until > clock_timestamp() THEN NULL
         ELSE r.found_count + p.parts = (
             i.accepted + i.duplicate + i.unsupported + i.unreadable
             + i.encrypted + i.empty + i.too_large + i.refused
@@ -39,8 +39,9 @@ SELECT
     i.not_taken,
     CASE
         WHEN r.intake_finished_at IS NOT NULL THEN 'finished'
-        WHEN r.intake_until > clock_timestamp() THEN 'taking_in'
+        WHEN r.lease_until > clock_timestamp() THEN 'taking_in'
         WHEN r.status = 'cancelled' AND i.not_taken = 0 THEN 'finished'
+        WHEN r.status <> 'cancelled' AND p.for_readers THEN 'taking_in'
         ELSE 'interrupted'
     END AS intake_status
 FROM runs AS r
@@ -65,7 +66,9 @@ CROSS JOIN LATERAL (
     ) AS counted
 ) AS i
 CROSS JOIN LATERAL (
-    SELECT coalesce(sum(documents_taken), 0) AS parts
+    SELECT
+        coalesce(sum(documents_taken), 0) AS parts,
+        coalesce(bool_or(status <> 'listed'), FALSE) AS for_readers
     FROM listed_files
     WHERE run_id = r.id
 ) AS p

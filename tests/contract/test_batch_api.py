@@ -22,7 +22,7 @@ from chordwise.errors import (
     TransientError,
 )
 from chordwise.llm import batching
-from chordwise.llm.batching.api import BatchApi, BatchLine, BatchPhase, BatchState, PreparedBatch
+from chordwise.llm.batching import BatchApi, BatchLine, BatchPhase, BatchState, PreparedBatch
 from chordwise.llm.model import Completion, FinishReason
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
@@ -81,8 +81,14 @@ def outcomes(api: BatchApi, state: BatchState) -> dict[str, Completion | ModelEr
     return {result.custom_id: result.outcome for result in results}
 
 
-def test_results_have_the_ids_of_their_lines(api: BatchApi) -> None:
-    state = api.retrieve(handed_in(api, a_batch(api, "one", "two", "three")).provider_id)
+def test_results_have_the_ids_of_their_lines(api: BatchApi, server: BatchServer) -> None:
+    """The batch runs until the provider ends it."""
+    server.holds = True
+    provider_id = handed_in(api, a_batch(api, "one", "two", "three")).provider_id
+    assert api.retrieve(provider_id).phase is BatchPhase.RUNNING
+
+    server.holds = False
+    state = api.retrieve(provider_id)
 
     assert state.phase is BatchPhase.ENDED
     by_id = outcomes(api, state)
@@ -92,26 +98,6 @@ def test_results_have_the_ids_of_their_lines(api: BatchApi) -> None:
         assert f"About {text}." in completion.text
         assert completion.finish_reason is FinishReason.STOP
         assert completion.usage.output_tokens == 50
-
-
-def test_a_batch_runs_until_the_provider_ends_it(api: BatchApi, server: BatchServer) -> None:
-    server.holds = True
-    provider_id = handed_in(api, a_batch(api, "one")).provider_id
-
-    assert api.retrieve(provider_id).phase is BatchPhase.RUNNING
-
-    server.holds = False
-    assert api.retrieve(provider_id).phase is BatchPhase.ENDED
-
-
-def test_expired_lines_are_reported_as_overload(api: BatchApi, server: BatchServer) -> None:
-    """Lines that were answered in time have their answers."""
-    server.fate = lambda question, _: EXPIRED if "two" in question else "answered"
-
-    by_id = outcomes(api, api.retrieve(handed_in(api, a_batch(api, "one", "two")).provider_id))
-
-    assert isinstance(by_id["one"], Completion)
-    assert isinstance(by_id["two"], ModelOverloadedError)
 
 
 def test_a_batch_without_answers_reports_its_errors(api: BatchApi, server: BatchServer) -> None:
@@ -125,22 +111,29 @@ def test_a_batch_without_answers_reports_its_errors(api: BatchApi, server: Batch
         assert not isinstance(error, TransientError)
 
 
-@pytest.mark.parametrize("fate", [MISSING, GARBLED, OVERLONG])
+@pytest.mark.parametrize("fate", [MISSING, GARBLED, OVERLONG, EXPIRED])
 def test_unreadable_results_are_skipped(api: BatchApi, server: BatchServer, fate: str) -> None:
+    """Expired lines are reported as overload; lines that were answered in time have answers."""
     server.fate = lambda question, _: fate if "two" in question else "answered"
 
     by_id = outcomes(api, api.retrieve(handed_in(api, a_batch(api, "one", "two")).provider_id))
 
-    assert set(by_id) == {"one"}
+    assert isinstance(by_id.pop("one"), Completion)
+    expired = [ModelOverloadedError] if fate == EXPIRED else []
+    assert [type(error) for error in by_id.values()] == expired
 
 
 def test_a_batch_is_found_after_the_response_to_its_creation_was_lost(
     api: BatchApi, server: BatchServer
 ) -> None:
+    """One that was never created, or before ours was prepared, is not found."""
     server.holds = True
     earlier = handed_in(api, replace(a_batch(api, "one", "two"), marker="theirs"))
     server.loses_answer = True
     batch = a_batch(api, "three", "four")
+    later = replace(batch, prepared_at=batch.prepared_at + timedelta(days=1))
+    assert api.find(later, ()) is None
+    assert api.find(batch, {earlier.provider_id}) is None
 
     with pytest.raises(ModelTransportError):
         handed_in(api, batch)
@@ -151,41 +144,19 @@ def test_a_batch_is_found_after_the_response_to_its_creation_was_lost(
     assert recovered.provider_id != earlier.provider_id
 
 
-def test_a_batch_that_was_never_created_is_not_found(api: BatchApi) -> None:
-    earlier = handed_in(api, replace(a_batch(api, "one"), marker="theirs"))
-
-    assert api.find(a_batch(api, "one"), {earlier.provider_id}) is None
-
-
-def test_a_batch_created_before_ours_was_prepared_is_not_found(api: BatchApi) -> None:
-    handed_in(api, replace(a_batch(api, "one"), marker="theirs"))
-    batch = a_batch(api, "one")
-
-    later = replace(batch, prepared_at=batch.prepared_at + timedelta(days=1))
-
-    assert api.find(later, ()) is None
-
-
-def test_a_cancelled_batch_ends(api: BatchApi, server: BatchServer) -> None:
-    server.holds = True
-    provider_id = handed_in(api, a_batch(api, "one")).provider_id
+def test_a_cancelled_batch_ends_and_keeps_the_answers_it_has(
+    api: BatchApi, server: BatchServer
+) -> None:
+    server.holds, server.answered_before_cancellation = True, 1
+    provider_id = handed_in(api, a_batch(api, "one", "two")).provider_id
 
     api.cancel(provider_id)
 
     state = api.retrieve(provider_id)
+    by_id = outcomes(api, state)
     assert state.phase is BatchPhase.ENDED
-    assert isinstance(outcomes(api, state)["one"], ModelOverloadedError)
-
-
-def test_a_cancelled_batch_keeps_the_answers_it_has(api: BatchApi, server: BatchServer) -> None:
-    server.holds, server.answered_before_cancellation = True, 1
-    provider_id = handed_in(api, a_batch(api, "one", "two")).provider_id
-    api.cancel(provider_id)
-
-    by_id = outcomes(api, api.retrieve(provider_id))
-
     assert isinstance(by_id["one"], Completion)
-    assert isinstance(by_id["two"], TransientError)
+    assert isinstance(by_id["two"], ModelOverloadedError)
 
 
 def test_a_batch_has_not_ended_before_its_output_file_exists(server: BatchServer) -> None:
@@ -232,7 +203,12 @@ def test_requests_match_the_types_of_the_official_packages(
 
 @pytest.mark.parametrize(
     ("status", "expected"),
-    [(401, ModelAccessError), (413, ContextTooLongError), (503, ModelOverloadedError)],
+    [
+        (401, ModelAccessError),
+        (413, ContextTooLongError),
+        (429, RateLimitedError),
+        (503, ModelOverloadedError),
+    ],
 )
 @pytest.mark.parametrize("operation", ["begin", "find", "retrieve", "results", "cancel"])
 def test_every_operation_reports_why_it_was_rejected(
@@ -248,22 +224,14 @@ def test_every_operation_reports_why_it_was_rejected(
         "cancel": lambda: api.cancel(state.provider_id),
     }
     refused = ("upload", "create") if operation == "begin" else (operation,)
-    server.statuses = dict.fromkeys(refused, status)
+    server.statuses, server.retry_after = dict.fromkeys(refused, status), 90
 
     with pytest.raises(ModelError) as raised:
         operations[operation]()
 
     assert type(raised.value) is expected
-
-
-def test_the_retry_after_header_is_reported(api: BatchApi, server: BatchServer) -> None:
-    provider_id = handed_in(api, a_batch(api, "one")).provider_id
-    server.statuses, server.retry_after = {"retrieve": 429}, 90
-
-    with pytest.raises(RateLimitedError) as raised:
-        api.retrieve(provider_id)
-
-    assert raised.value.retry_after_seconds == 90
+    if isinstance(raised.value, RateLimitedError):
+        assert raised.value.retry_after_seconds == 90
 
 
 @pytest.mark.parametrize("status", [404, 405, 501])
@@ -290,3 +258,20 @@ def test_a_rejected_batch_reports_the_reason(server: BatchServer) -> None:
     assert state.phase is BatchPhase.FAILED
     assert isinstance(state.error, RateLimitedError)
     assert state.error.hint
+
+
+def test_a_batch_can_be_deleted_and_what_is_gone_is_no_error(
+    api: BatchApi, server: BatchServer
+) -> None:
+    batch = a_batch(api, "one")
+    upload = api.upload(batch)
+    state = api.create(replace(batch, upload=upload))
+    api.retrieve(state.provider_id)
+
+    api.delete(state.provider_id, upload)
+
+    assert not server.files
+    api.delete("", upload)
+    server.statuses["delete"] = 500
+    with pytest.raises(ModelOverloadedError):
+        api.delete(state.provider_id, upload)

@@ -45,15 +45,12 @@ def connected(
     transport = JsonTransport()
 
     def model(name: str) -> ChatModel:
-        match name:
-            case "scripted":
-                return ScriptedModel([SCRIPTED_ANSWER], repeat_last=True)
-            case "llama.cpp":
-                return _connect("local", request.getfixturevalue("llama_url"), transport)
-            case "llmock-openai":
-                return _connect("openai", llmock.base_url("openai"), transport)
-            case _:
-                return _connect("anthropic", llmock.base_url("anthropic"), transport)
+        if name == "scripted":
+            return ScriptedModel([SCRIPTED_ANSWER], repeat_last=True)
+        if name == "llama.cpp":
+            return _connect("local", request.getfixturevalue("llama_url"), transport)
+        provider = name.removeprefix("llmock-")
+        return _connect(provider, llmock.base_url(provider), transport)
 
     yield model
     transport.close()
@@ -103,31 +100,16 @@ def test_a_model_is_safe_to_share_between_threads(
     assert len({completion.response_id for completion in completions}) == len(texts)
 
 
-def test_llama_cpp_reports_truncation(connected: Callable[[str], ChatModel]) -> None:
-    """The completion of an answer that reaches the token limit says so."""
-    completion = connected("llama.cpp").complete(a_request(max_output_tokens=3))
-
-    assert completion.finish_reason is FinishReason.LENGTH
-    assert completion.usage.output_tokens == 3
-
-
-def test_llama_cpp_reports_a_prompt_that_is_too_long(connected: Callable[[str], ChatModel]) -> None:
-    """The error of a real server is distinguished from other bad requests."""
+@pytest.mark.parametrize("name", ["llama.cpp", "llmock-openai", "llmock-anthropic"])
+def test_a_prompt_that_is_too_long_is_reported(
+    connected: Callable[[str], ChatModel], llmock: LLMock, name: str
+) -> None:
+    """The error of each provider is distinguished from other bad requests."""
+    llmock.context_overflow()
     prompt = "word " * CONTEXT_TOKENS_PER_SLOT
 
     with pytest.raises(ContextTooLongError):
-        connected("llama.cpp").complete(a_request(user=prompt))
-
-
-@pytest.mark.parametrize("name", ["llmock-openai", "llmock-anthropic"])
-def test_hosted_models_report_a_prompt_that_is_too_long(
-    connected: Callable[[str], ChatModel], llmock: LLMock, name: str
-) -> None:
-    """The error message of each provider is recognized."""
-    llmock.context_overflow()
-
-    with pytest.raises(ContextTooLongError):
-        connected(name).complete(a_request())
+        connected(name).complete(a_request(user=prompt))
 
 
 FORMS: list[JsonObject] = [
@@ -170,7 +152,13 @@ def test_a_request_with_an_image_is_answered(
     assert connected(name).complete(a_request(pictures=(a_page(),))).text
 
 
-def test_llama_cpp_rejects_images_permanently(connected: Callable[[str], ChatModel]) -> None:
-    """Its status 500 is not an outage: a retry would not help."""
+def test_llama_cpp_reports_truncation_and_rejects_images(
+    connected: Callable[[str], ChatModel],
+) -> None:
+    """The status 500 for an image is not an outage: a retry would not help."""
+    completion = connected("llama.cpp").complete(a_request(max_output_tokens=3))
+
+    assert completion.finish_reason is FinishReason.LENGTH
+    assert completion.usage.output_tokens == 3
     with pytest.raises(ModelRequestError):
         connected("llama.cpp").complete(a_request(pictures=(a_page(),)))

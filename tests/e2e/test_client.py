@@ -129,20 +129,28 @@ def test_a_run_from_submission_to_data_frames(client: Client, stage: Stage) -> N
 def test_mistakes_are_refused_by_name(
     client: Client, stage: Stage, addresses: Mapping[str, str | Path]
 ) -> None:
+    lease = stage.folder / "lease.txt"
     with client:
         with pytest.raises(UsageError, match="Labels apply only to classifications"):
-            client.submit(stage.folder / "lease.txt", Profile(types=["summary"], labels=["a", "b"]))
+            client.submit(lease, Profile(types=["summary"], labels=["a", "b"]))
         with pytest.raises(UsageError, match="no argument “run_nam”") as refused:
-            client.submit(stage.folder / "lease.txt", run_nam="one")  # type: ignore[call-arg]  # the mistake
+            client.submit(lease, run_nam="one")  # type: ignore[call-arg]  # the mistake
         assert refused.value.hint.startswith("Similar: run_name")
         with pytest.raises(UsageError, match="no argument “modle”") as refused:
             Client(**addresses, modle="extractive")  # type: ignore[arg-type]  # as above
         assert refused.value.hint.startswith("Similar: model, models, ")
         changed = Profile(instructions="the term")
-        run = client.submit(stage.folder / "lease.txt", changed, profile="contracts")
+        run = client.submit(lease, changed, profile="contracts")
         run.wait(timeout=60)
         types = {one.analysis_type for one in run.results(types="extraction")}
         newest = {one.analysis_type for one in client.results(types="extraction", document="lease")}
+        client.submit(lease, Profile(labels=["lease", "supply"]), run_name="one")
+        with pytest.raises(UsageError, match="with other options"):
+            client.submit(lease, Profile(), run_name="one")
+        with pytest.raises(TimeoutError):
+            client.run("one").wait(timeout=0)
+        with pytest.raises(UsageError, match="no analysis type “rows”"):
+            next(client.run("one").results(types=["rows"]))
     assert types == newest == {"extraction"}
 
 
@@ -226,19 +234,6 @@ def test_every_snippet_of_the_documentation_runs(
     assert "0.txt laws of Ohio" in printed[0]
     every_page = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     assert len(printed) == sum(len(snippets(page)) for page in every_page)
-
-
-def test_a_run_name_with_other_options_is_refused(client: Client, stage: Stage) -> None:
-    lease = stage.folder / "lease.txt"
-    with client:
-        client.submit(lease, Profile(labels=["lease", "supply"]), run_name="one")
-
-        with pytest.raises(UsageError, match="with other options"):
-            client.submit(lease, Profile(), run_name="one")
-        with pytest.raises(TimeoutError):
-            client.run("one").wait(timeout=0)
-        with pytest.raises(UsageError, match="no analysis type “rows”"):
-            next(client.run("one").results(types=["rows"]))
 
 
 def test_the_client_for_asyncio(addresses: Mapping[str, str | Path], stage: Stage) -> None:

@@ -1,4 +1,4 @@
-"""Worker and scheduler refuse a wrong setup with a message, a hint and exit code 78."""
+"""Processes and commands refuse a wrong setup with a message, a hint and exit code 78."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,7 @@ from tests.fakes.processes import ROOT, Processes, wait_until
 
 LOW_FILES = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (64, 512))
 PASSWORD = "s3cr3tP4ssword"  # noqa: S105 - planted, and searched for in the output
+ABSENT = make_url("postgresql://absent@127.0.0.1:9/nothing")
 HINT = "CHORDWISE_DATABASE_URL"
 _numbers = itertools.count(1)
 
@@ -42,20 +43,24 @@ class Refusal:
     said: str
 
 
+def at(folder: Path, url: URL, broker: str = "redis://127.0.0.1:9/0") -> dict[str, str]:
+    return {
+        "CHORDWISE_HOME": str(folder / "home"),
+        "CHORDWISE_DATABASE_URL": url.render_as_string(hide_password=False),
+        "CHORDWISE_BROKER_URL": broker,
+    }
+
+
 def start(
     folder: Path,
     process: str,
     url: URL,
-    more: Mapping[str, str] | None = None,
     before: Callable[[], None] | None = None,
 ) -> Refusal:
     environment = {
         "PATH": os.defpath,
         "PYTHONPATH": str(ROOT),
-        "CHORDWISE_HOME": str(folder / "home"),
-        "CHORDWISE_DATABASE_URL": url.render_as_string(hide_password=False),
-        "CHORDWISE_BROKER_URL": "redis://127.0.0.1:9/0",
-        **(more or {}),
+        **at(folder, url),
     }
     done = subprocess.run(
         [sys.executable, "-P", "-m", process],
@@ -211,11 +216,7 @@ def test_an_unavailable_database_is_waited_for(
         connection.execute(create.format(identifier, sql.Identifier(template)))
     with role(servers, name, "ALL") as user:
         url = make_url(servers.postgres.url(name)).set(username=user, password=PASSWORD)
-        environment = {
-            "CHORDWISE_HOME": str(tmp_path / "home"),
-            "CHORDWISE_DATABASE_URL": url.render_as_string(hide_password=False),
-            "CHORDWISE_BROKER_URL": broker_url.get_secret_value(),
-        }
+        environment = at(tmp_path, url, broker_url.get_secret_value())
         with Processes(folder=tmp_path, environment=environment) as processes:
             started = processes.start(process)
             wait_until(lambda: "database.waiting" in processes.logs(), 60, "it waits")
@@ -232,11 +233,7 @@ def test_an_unavailable_database_is_waited_for(
 
 
 def test_a_worker_that_waits_can_be_stopped(tmp_path: Path, broker_url: SecretStr) -> None:
-    environment = {
-        "CHORDWISE_HOME": str(tmp_path / "home"),
-        "CHORDWISE_DATABASE_URL": "postgresql://absent@127.0.0.1:9/nothing",
-        "CHORDWISE_BROKER_URL": broker_url.get_secret_value(),
-    }
+    environment = at(tmp_path, ABSENT, broker_url.get_secret_value())
     with Processes(folder=tmp_path, environment=environment) as processes:
         worker = processes.start("worker")
         wait_until(lambda: "database.waiting" in processes.logs(), 60, "it waits")
@@ -254,15 +251,48 @@ def test_a_command_that_writes_is_refused_for_a_read_only_role(
     assert url.database
     with role(servers, url.database, "SELECT") as name:
         address = url.set(username=name, password=PASSWORD)
-        environment = {
-            "CHORDWISE_HOME": str(tmp_path / "home"),
-            "CHORDWISE_DATABASE_URL": address.render_as_string(hide_password=False),
-            "CHORDWISE_BROKER_URL": "redis://127.0.0.1:9/0",
-            "CHORDWISE_EMBEDDED__START": "false",
-        }
+        environment = {**at(tmp_path, address), "CHORDWISE_EMBEDDED__START": "false"}
         processes = Processes(folder=tmp_path, environment=environment)
         submitted = processes.call("submit", "a.txt")
         listed = processes.call("runs")
 
     assert (submitted.returncode, listed.returncode) == (78, 0), submitted.stderr + listed.stderr
     assert f"“{name}” may not" in submitted.stderr
+
+
+@pytest.mark.parametrize("command", ["analyze a.txt", "doctor", "up"])
+def test_a_command_refuses_an_unsupported_broker_url(tmp_path: Path, command: str) -> None:
+    (tmp_path / "a.txt").write_text("The harbour was rebuilt in 1856.", "utf-8")
+    environment = at(tmp_path, ABSENT, f"amqp://user:{PASSWORD}@host//")
+    processes = Processes(folder=tmp_path, environment=environment)
+
+    done = processes.call(*command.split())
+
+    said = " ".join(f"{done.stdout} {done.stderr}".split())
+    assert done.returncode == 78, said
+    assert "broker_url: amqp:// is not supported; use redis://HOST:6379/0" in said
+    assert "Traceback" not in said
+    assert PASSWORD not in said
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    "process", ["worker", pytest.param("scheduler", marks=pytest.mark.nightly)]
+)
+def test_a_database_number_out_of_range_of_the_broker_is_refused(
+    tmp_path: Path, database_url: SecretStr, broker_url: SecretStr, process: str
+) -> None:
+    """Only the server knows how many databases it has; the default is 16."""
+    broker = f"{broker_url.get_secret_value()}?virtual_host=99"
+    environment = at(tmp_path, make_url(database_url.get_secret_value()), broker)
+    processes = Processes(folder=tmp_path, environment=environment)
+
+    ended = processes.start(process).wait(timeout=60)
+    examined = processes.call("doctor")
+
+    assert ended == 78, processes.logs()
+    said = processes.logs()
+    assert "rejects the number of the database in broker_url: DB index is out of range" in said
+    assert "Traceback" not in said
+    assert examined.returncode == 78, examined.stdout
+    assert "rejects the number of the database" in " ".join(examined.stdout.split())

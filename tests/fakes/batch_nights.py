@@ -36,7 +36,7 @@ _ENDED = "SELECT bool_and(finished_at IS NOT NULL) FROM jobs"
 _TIMES = """
 SELECT table_name, string_agg(column_name, ',') FROM information_schema.columns
 WHERE table_schema = 'public' AND data_type = 'timestamp with time zone'
-AND table_name IN ('batches', 'batch_requests', 'jobs', 'chunks', 'budget_reservations')
+AND table_name IN ('batches', 'batch_requests', 'jobs', 'chunks')
 GROUP BY table_name
 """
 

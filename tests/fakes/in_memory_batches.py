@@ -21,7 +21,7 @@ from chordwise.errors import (
     RateLimitedError,
     TransientError,
 )
-from chordwise.llm.batching.api import BatchPhase, BatchState, LineOutcome, PreparedBatch
+from chordwise.llm.batching import BatchPhase, BatchState, LineOutcome, PreparedBatch
 from chordwise.llm.batching.openai import file_of
 from chordwise.llm.model import Completion, CompletionRequest
 from chordwise.llm.providers.openai import OpenAIModel
@@ -112,6 +112,11 @@ class InMemoryBatches:
         """Make the batch end at the next `retrieve`."""
         self._begin("cancel")
         self._batch(provider_id).is_cancelled = True
+
+    def delete(self, provider_id: str, upload: str) -> None:  # noqa: ARG002 - as in the port
+        """Delete the batch; its file exists only in a test of the servers."""
+        self._begin("delete")
+        self._provider.batches = [b for b in self._provider.batches if b.id != provider_id]
 
     def _begin(self, operation: str) -> None:
         """Count the operation; raise an error if the test demands it."""

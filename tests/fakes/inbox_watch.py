@@ -39,15 +39,20 @@ class WatchedInbox:
         """Start another watch, as the next process does after a kill and the end of its leases."""
         self.watch.stop_reading()  # a kill also ends the reader
         self.pipeline.execute("UPDATE inbox_files SET lease_until = NULL")
-        self.pipeline.execute("UPDATE runs SET intake_until = now() - interval '1 second'")
+        self.pipeline.execute("UPDATE runs SET lease_until = now() - interval '1 second'")
         self.begin()
 
     def begin(self) -> None:
-        self.watch = InboxWatch(
+        self.watch = self.begin_worker(lists=True)
+
+    def begin_worker(self, *, lists: bool = False) -> InboxWatch:
+        """Return the watch of another process, which may only read files."""
+        return InboxWatch(
             self.pipeline.context,
             monotonic=lambda: self.now,
             now=lambda: NOW,
             reading_turn_seconds=READING_SECONDS,
+            lists=lists,
         )
 
     def close(self) -> None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.learning.feedback_input import FeedbackInput
+from chordwise.domain.learning.truths import Verdict
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.submit import Submission
+from chordwise.pipeline.learning import feedback
 from chordwise.pipeline.learning import scope as scopes
+from chordwise.pipeline.learning.feedback import FeedbackLine
 from chordwise.pipeline.learning.scope import Scope
+from chordwise.relations.results import ResultSelection
 from chordwise.settings import Settings
 from tests.fakes.generated_answers import a_field
 from tests.fakes.pipeline import Pipeline, a_document, a_label, a_pipeline, a_run
@@ -109,3 +114,18 @@ _DOUBT = """
 def doubted(pipeline: Pipeline, value: str, *reasons: str, source: str = "") -> None:
     """Give the newest fact with this value reasons to check it."""
     pipeline.execute(_DOUBT, value=value, reasons=list(reasons), source=source)
+
+
+def say(pipeline: Pipeline, verdict: str, documents: Iterable[str], **entered: object) -> None:
+    """Store a verdict, as from a file, on the newest result of each document."""
+    lines = [
+        FeedbackLine(
+            number=number,
+            document=document,
+            entered=FeedbackInput(verdict=Verdict(verdict), **entered),  # type: ignore[arg-type]  # by their names
+        )
+        for number, document in enumerate(documents)
+    ]
+    with pipeline.context.database.write() as session:
+        outcome = feedback.give_all(session, ResultSelection(), lines)
+    assert outcome == {"stored": len(lines), "known": 0, "unmatched": []}

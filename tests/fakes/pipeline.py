@@ -19,7 +19,7 @@ from chordwise.domain import grounding, json_values
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.states import OPEN_CHUNKS, Lane
 from chordwise.errors import ReadError
-from chordwise.llm.batching.api import BatchApi
+from chordwise.llm.batching import BatchApi
 from chordwise.llm.model import ChatModel, CompletionRequest
 from chordwise.pipeline.intake.document_batches import Offered
 from chordwise.pipeline.intake.found_files import Found
@@ -140,8 +140,8 @@ class Pipeline:
         """Expire every lease, once the database has been up for long enough."""
         up = "SELECT pg_postmaster_start_time() < clock_timestamp() - interval '7 seconds'"
         wait_until(lambda: self.value(up) is True, 15, up)
-        self.execute("UPDATE chunks SET lease_until = now() - interval '1 second'")
-        self.execute("UPDATE jobs SET lease_until = now() - interval '1 second'")
+        for table in ("chunks", "jobs", "runs", "inbox_files", "listed_files", "schedule_runs"):
+            self.execute(f"UPDATE {table} SET lease_until = now() - interval '1 second'")  # noqa: S608 - fixed names
 
     def result(self, job_id: uuid.UUID) -> Result:
         with self.context.database.read() as session:

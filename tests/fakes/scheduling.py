@@ -22,7 +22,6 @@ BERLIN = ZoneInfo("Europe/Berlin")
 UNDONE = "SELECT id FROM jobs WHERE status IN ('queued', 'running') ORDER BY id"
 EVENING = datetime(2026, 3, 27, 18, tzinfo=UTC)
 OUTCOME = "SELECT status, error_code, outcome FROM schedule_runs ORDER BY due_at DESC LIMIT 1"
-EXPIRE = "UPDATE schedule_runs SET lease_until = now() - interval '1 second'"
 
 
 @dataclass(slots=True, kw_only=True)

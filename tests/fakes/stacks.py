@@ -126,16 +126,8 @@ def open_to_programs(home: Path) -> Iterator[JsonObject]:
     """Open the database of a home with `chordwise connect`; check that the login ends with it."""
     said = home.with_name("connect.json")
     with said.open("w") as out:
-        command = [
-            sys.executable,
-            "-m",
-            "chordwise",
-            "connect",
-            "--listen",
-            "127.0.0.1:0",
-            "--json",
-        ]
-        process = subprocess.Popen([*command, "--home", str(home)], stdout=out)
+        connect = ["-m", "chordwise", "connect", "--listen", "127.0.0.1:0", "--json", "--home"]
+        process = subprocess.Popen([sys.executable, *connect, str(home)], stdout=out)
     wait_until(lambda: said.read_text().endswith("}\n"), 30, "the port is open")
     address: JsonObject = json.loads(said.read_text())
     yield address

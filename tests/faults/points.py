@@ -17,8 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias, cast
 
-from chordwise.storage.chunk_work import ChunkEnd
-from chordwise.storage.job_ends import JobEnd
+from chordwise.storage.chunk_work import ChunkEnd, JobEnd
 
 Condition: TypeAlias = Callable[[tuple[object, ...], Mapping[str, object], object], bool]
 """Checks the arguments, the named arguments, and (afterwards) the return value."""
@@ -83,7 +82,7 @@ _CHORD = "celery.backends.redis"
 POINTS: Mapping[str, Point] = {
     "chunk.before_claim": Point(module="worker.tasks", function="analyze_chunk", before=True),
     "chunk.claimed": Point(
-        module="chordwise.pipeline.jobs.analyze_chunk", function="_work", before=True
+        module="chordwise.pipeline.jobs.analyze_chunk", function="about_part", before=True
     ),
     "call.before_request": Point(
         module="chordwise.llm.transport", function="JsonTransport.post_json", before=True

@@ -112,43 +112,33 @@ def seconds(text: str) -> timedelta:
     return timedelta(seconds=int(text.removesuffix("s")))
 
 
-def test_the_services_are_servers_migration_processes_and_command(compose: Compose) -> None:
-    assert set(compose.services) == {*SERVERS, *OURS}
-
-
 def test_the_commands_are_those_of_the_embedded_stack(compose: Compose) -> None:
     """Tests and production start the same commands, except for the path of Python."""
     commands = Commands()
+    started = {name: service.command for name, service in compose.services.items()}
 
-    assert compose.services["worker"].command == [
-        "python",
-        "-m",
-        *commands.worker[OPTIONS_OF_PYTHON:],
-    ]
-    assert compose.services["scheduler"].command == [
-        "python",
-        "-m",
-        *commands.scheduler[OPTIONS_OF_PYTHON:],
-    ]
-    assert compose.services["migrate"].command == [*commands.migrate[OPTIONS_OF_PYTHON:]]
-    assert compose.services["web"].command == [*commands.web[OPTIONS_OF_PYTHON:]]
+    assert set(started) == {*SERVERS, *OURS}
+    for name, command in (("worker", commands.worker), ("scheduler", commands.scheduler)):
+        assert started[name] == ["python", "-m", *command[OPTIONS_OF_PYTHON:]]
+    for name, command in (("migrate", commands.migrate), ("web", commands.web)):
+        assert started[name] == [*command[OPTIONS_OF_PYTHON:]]
 
 
 @pytest.mark.parametrize("name", [*SERVERS, *OURS])
 def test_every_container_is_hardened(compose: Compose, name: str) -> None:
-    """Containers have no root, no capabilities and a read-only root file system.
+    """It has no root, no capabilities, a read-only root file system, and few processes.
 
     Only the port of the pages is published, on the host's loopback address.
     """
     service = compose.services[name]
+    processes = service.deploy["resources"]["limits"]["pids"]  # type: ignore[index]  # YAML
 
     assert service.user not in ("", "root", "0")
-    assert service.read_only
-    assert service.init
+    assert (service.read_only, service.init, service.privileged) == (True, True, False)
     assert service.cap_drop == ["ALL"]
     assert "no-new-privileges:true" in service.security_opt
     assert service.ports == (["127.0.0.1:8484:8484"] if name == "web" else [])
-    assert not service.privileged
+    assert 0 < processes <= 512
 
 
 @pytest.mark.parametrize("name", LASTING)
@@ -173,18 +163,16 @@ def test_processes_start_on_a_migrated_database(compose: Compose, name: str) -> 
     }
 
 
-def test_database_and_broker_are_reachable_only_by_chordwise(compose: Compose) -> None:
-    """Their only network is internal."""
-    assert compose.networks["inside"] == {"internal": True}
-    assert all(compose.services[name].networks == ["inside"] for name in SERVERS)
-
-
-@pytest.mark.parametrize("name", ["worker", "scheduler", "chordwise"])
-def test_services_that_call_providers_or_webhooks_have_internet_access(
-    compose: Compose, name: str
+def test_only_services_that_call_providers_or_webhooks_have_internet_access(
+    compose: Compose,
 ) -> None:
     """Workers and `quote --sample` call models; schedulers submit batches and call webhooks."""
-    assert compose.services[name].networks == ["inside", "outside"]
+    networks = {name: service.networks for name, service in compose.services.items()}
+
+    assert compose.networks["inside"] == {"internal": True}
+    assert [networks[name] for name in SERVERS] == [["inside"]] * 2
+    for name in ("worker", "scheduler", "chordwise"):
+        assert networks[name] == ["inside", "outside"]
 
 
 def test_a_worker_may_finish_before_it_is_killed(compose: Compose) -> None:
@@ -220,13 +208,6 @@ def test_secrets_are_files_and_never_have_a_default(compose: Compose, tmp_path: 
     assert compose.services["worker"].environment["OPENAI_API_KEY"] is None
 
 
-@pytest.mark.parametrize("name", [*SERVERS, *OURS])
-def test_no_container_fills_the_host_with_processes(compose: Compose, name: str) -> None:
-    limits = compose.services[name].deploy["resources"]["limits"]  # type: ignore[index]  # YAML
-
-    assert 0 < limits["pids"] <= 512
-
-
 def test_compose_accepts_the_file(tmp_path: Path) -> None:
     """Compose validates it as before a start; skipped where Compose is not installed."""
     commands = (["docker-compose"], ["docker", "compose"])
@@ -250,13 +231,6 @@ def test_compose_accepts_the_file(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_every_file_that_compose_mounts_exists(compose: Compose) -> None:
-    files = [config["file"] for config in compose.configs.values()]
-
-    assert files
-    assert all((ROOT / file).is_file() for file in files)
-
-
 @pytest.mark.parametrize("name", OURS)
 def test_every_service_reads_the_same_settings_read_only(compose: Compose, name: str) -> None:
     service = compose.services[name]
@@ -265,7 +239,9 @@ def test_every_service_reads_the_same_settings_read_only(compose: Compose, name:
     (folder,) = re.findall(r"^\$\{CHORDWISE_SETTINGS:-(.+)\}$", source)
     config = SETTINGS / "chordwise.toml"
     assert service.environment["CHORDWISE_CONFIG"] == str(config)
-    assert (ROOT / folder / config.name).is_file()
+    mounted = [config["file"] for config in compose.configs.values()]
+    assert mounted
+    assert all((ROOT / file).is_file() for file in (f"{folder}/{config.name}", *mounted))
 
 
 def test_only_services_that_take_in_files_mount_the_folders(compose: Compose) -> None:
@@ -283,37 +259,25 @@ def test_only_services_that_take_in_files_mount_the_folders(compose: Compose) ->
 
 
 @pytest.mark.parametrize("name", READING)
-def test_temporary_files_are_not_in_memory(compose: Compose, name: str) -> None:
-    """Temporary files go to a disk, because a tmpfs counts as memory of its container."""
-    service = compose.services[name]
-
-    place = PurePosixPath(service.environment["TMPDIR"] or "")
-
-    assert service.mounted(writable=True)[place] in compose.volumes
-    assert str(place) not in service.tmpfs
-
-
-@pytest.mark.parametrize("name", READING)
 def test_the_limits_on_files_fit_into_the_memory_of_the_service(
     compose: Compose, name: str
 ) -> None:
-    """Memory suffices for all files that are read at once; the limits are not too small."""
-    memory = str(compose.services[name].deploy["resources"]["limits"]["memory"])  # type: ignore[index]  # YAML
+    """Memory suffices for all files that are read at once; the limits are not too small.
+
+    Temporary files go to a disk, because a tmpfs counts as memory of its container.
+    """
+    service = compose.services[name]
+    memory = str(service.deploy["resources"]["limits"]["memory"])  # type: ignore[index]  # YAML
     megabytes = int(memory.removesuffix("m"))
+    place = PurePosixPath(service.environment["TMPDIR"] or "")
 
     measured = limits.file_limits(ReaderSettings(), megabytes)
 
     assert limits.RESERVED_MEGABYTES + limits.READERS * measured.memory_megabytes <= megabytes
-    assert measured.max_file_megabytes <= measured.memory_megabytes
-    assert measured.max_file_megabytes >= 250
+    assert 250 <= measured.max_file_megabytes <= measured.memory_megabytes
     assert measured.max_text_bytes >= 40_000_000
-
-
-def test_the_settings_do_not_set_the_limits_on_files() -> None:
-    """The settings of the containers leave the limits to the default, which depends on memory."""
-    readers = settings_module.load(ROOT / "deploy" / "settings" / "chordwise.toml").readers
-
-    assert (readers.memory_megabytes, readers.max_file_megabytes) == (None, None)
+    assert service.mounted(writable=True)[place] in compose.volumes
+    assert str(place) not in service.tmpfs
 
 
 def test_the_home_is_temporary_and_private(compose: Compose) -> None:
@@ -324,36 +288,37 @@ def test_the_home_is_temporary_and_private(compose: Compose) -> None:
     assert re.search(rf"--mode=0700 \\\n\s+{HOME} {HOME}/web\n", DOCKERFILE)
 
 
-def test_an_inbox_and_its_sibling_folders_are_in_one_mount() -> None:
-    """Files are moved between these folders by a rename."""
-    file = ROOT / "deploy" / "settings" / "chordwise.toml"
-    (inbox,) = inboxes_of(settings_module.load(file)).inboxes
-    folders = re.findall(
-        r'(?m)^# (?:folder = "|run = ".*--output )(/folders/\w+)', file.read_text("utf-8")
-    )
+def test_the_settings_of_the_containers_suit_their_mounts_and_memory(tmp_path: Path) -> None:
+    """An inbox and its sibling folders are in one mount, because files are renamed between them.
 
+    Limits on files are left to the default, which depends on memory. Commented entries are valid.
+    """
+    file = ROOT / "deploy" / "settings" / "chordwise.toml"
+    text = file.read_text("utf-8")
+    loaded = settings_module.load(file)
+    (inbox,) = inboxes_of(loaded).inboxes
+    folders = re.findall(r'(?m)^# (?:folder = "|run = ".*--output )(/folders/\w+)', text)
+    (tmp_path / "chordwise.toml").write_text(re.sub(r"(?m)^# (?=\[|\w+ = )", "", text), "utf-8")
+
+    uncommented = settings_module.load(tmp_path / "chordwise.toml")
+
+    assert len(folders) == 2
     for folder in (inbox.folder, inbox.done, inbox.failed, *map(Path, folders)):
         assert folder.parent == Path(FOLDERS)
-    assert len(folders) == 2
-
-
-def test_the_commented_settings_of_the_containers_are_valid(tmp_path: Path) -> None:
-    text = (ROOT / "deploy" / "settings" / "chordwise.toml").read_text("utf-8")
-    lifted = re.sub(r"(?m)^# (?=\[|\w+ = )", "", text)
-    (tmp_path / "chordwise.toml").write_text(lifted, "utf-8")
-
-    loaded = settings_module.load(tmp_path / "chordwise.toml")
-
-    assert loaded.inbox.polling
-    assert (set(loaded.profiles), set(loaded.schedules)) == ({"contracts"}, {"answers"})
+    assert (loaded.readers.memory_megabytes, loaded.readers.max_file_megabytes) == (None, None)
+    assert uncommented.inbox.polling
+    assert (set(uncommented.profiles), set(uncommented.schedules)) == ({"contracts"}, {"answers"})
 
 
 def test_the_image_runs_as_an_unprivileged_user(compose: Compose) -> None:
-    """Its numeric user is the one in docker-compose.yml."""
+    """Its numeric user is the one in docker-compose.yml; SIGTERM reaches it without a shell."""
     (user,) = re.findall(r"(?m)^USER (.+)$", DOCKERFILE)
+    commands = re.findall(r"(?m)^(?:CMD|ENTRYPOINT) (.+)$", DOCKERFILE)
 
     assert all(compose.services[name].user == user for name in OURS)
     assert re.fullmatch(r"[1-9]\d{3,}:[1-9]\d{3,}", user)
+    assert commands
+    assert all(command.startswith('["') for command in commands)
 
 
 def test_the_image_installs_from_the_lock_files() -> None:
@@ -441,11 +406,3 @@ def test_the_files_of_the_image_are_in_the_build_context() -> None:
     assert set(PACKAGES) < set(copied)
     assert [name for name in copied if not (ROOT / name).exists()] == []
     assert [name for name in copied if f"!{name}" not in let_through] == []
-
-
-def test_commands_of_the_image_receive_signals() -> None:
-    """In exec form, SIGTERM reaches the process instead of a shell."""
-    commands = re.findall(r"(?m)^(?:CMD|ENTRYPOINT) (.+)$", DOCKERFILE)
-
-    assert commands
-    assert all(command.startswith('["') for command in commands)

@@ -51,7 +51,7 @@ def required(lock: str) -> list[str]:
     """Return the requirements of pyproject.toml for a lock file."""
     runtime, groups = PROJECT["project"]["dependencies"], PROJECT["dependency-groups"]
     extras = PROJECT["project"]["optional-dependencies"]
-    tested = ("tokenizers", "ocr", "learning", "encoder")
+    tested = ("tokenizers", "ocr", "learning", "encoder", "remote", "otel", "mcp")
     return {
         "requirements.lock": [*runtime],
         "requirements-audit.lock": [*groups["audit"]],
@@ -66,8 +66,12 @@ def required(lock: str) -> list[str]:
         "requirements-learning.lock": [*runtime, *extras["learning"]],
         "requirements-local.lock": [*runtime, *extras["local"]],
         "requirements-lowest.lock": [*runtime],
+        "requirements-mcp.lock": [*runtime, *extras["mcp"]],
         "requirements-nightly.lock": [*groups["nightly"]],
         "requirements-ocr.lock": [*runtime, *extras["ocr"]],
+        "requirements-otel.lock": [*runtime, *extras["otel"]],
+        "requirements-remote.lock": [*runtime, *extras["remote"]],
+        "requirements-site.lock": [*groups["site"]],
         "requirements-smollm2.lock": [*groups["smollm2"]],
     }[lock]
 
@@ -86,19 +90,14 @@ def test_every_requirement_is_pinned(lock: Path) -> None:
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
-def test_every_pin_has_hashes(lock: Path) -> None:
+def test_every_pin_has_hashes_and_no_index_or_path(lock: Path) -> None:
+    """The installing environment decides about the index."""
     locked = list(pins(lock))
+    places = r"(?m)^\s*(?:-i|--(?:extra-)?index-url|--find-links)\b|\w+://"
 
     assert locked
     assert [pin.name for pin in locked if pin.hashes == 0] == []
-
-
-@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
-def test_no_lock_file_names_an_index_or_a_path(lock: Path) -> None:
-    """The installing environment decides about the index."""
-    text = lock.read_text("utf-8")
-
-    assert re.findall(r"(?m)^\s*(?:-i|--(?:extra-)?index-url|--find-links)\b|\w+://", text) == []
+    assert re.findall(places, lock.read_text("utf-8")) == []
 
 
 def test_the_lock_files_agree() -> None:
@@ -108,13 +107,11 @@ def test_the_lock_files_agree() -> None:
     """
     versions: dict[str, set[tuple[Version, ...]]] = {}
     for lock in LOCKS:
-        if lock.name in ("requirements-nightly.lock", "requirements-lowest.lock"):
-            continue
-        in_this: dict[str, list[Version]] = {}
-        for pin in pins(lock):
-            in_this.setdefault(pin.name, []).append(pin.version)
-        for name, versions_here in in_this.items():
-            versions.setdefault(name, set()).add(tuple(sorted(versions_here)))
+        if lock.name not in ("requirements-nightly.lock", "requirements-lowest.lock"):
+            locked = list(pins(lock))
+            for name in {pin.name for pin in locked}:
+                these = sorted(pin.version for pin in locked if pin.name == name)
+                versions.setdefault(name, set()).add(tuple(these))
 
     assert {name: pinned for name, pinned in versions.items() if len(pinned) > 1} == {}
 

@@ -1,11 +1,14 @@
-"""Tests that the wheel works outside a checkout: it has all files that `chordwise` reads."""
+"""Tests that builds are reproducible, and that the wheel has all files that `chordwise` reads."""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -16,17 +19,37 @@ from tests.house.checkout import PACKAGES, ROOT, modules, tracked_files
 PACKAGED = "chordwise/_packaged"
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.Path:
-    """Build the wheel with the installed packages, and open it."""
-    folder = tmp_path_factory.mktemp("wheel")
+def build(source: Path, *, mode: int, modified_at: int) -> Mapping[str, bytes]:
+    """Copy the checkout, build wheel and sdist from the copy, and return them by their names."""
+    for file in tracked_files():
+        copy = source / file.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+        copy.chmod(mode)
+        os.utime(copy, (modified_at, modified_at))
     subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "-d", str(folder)],
-        cwd=ROOT,
+        [sys.executable, "-m", "hatchling", "build", "-d", "dist"],
+        cwd=source,
+        env={"SOURCE_DATE_EPOCH": "1700000000", "TZ": f"UTC-{mode % 7}"},
         check=True,
     )
-    (file,) = folder.glob("*.whl")
-    return zipfile.Path(file)
+    return {file.name: file.read_bytes() for file in (source / "dist").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("checkout")
+
+
+@pytest.fixture(scope="module")
+def built(checkout: Path) -> Mapping[str, bytes]:
+    return build(checkout, mode=0o644, modified_at=1_600_000_000)
+
+
+@pytest.fixture(scope="module")
+def wheel(checkout: Path, built: Mapping[str, bytes]) -> zipfile.Path:
+    (name,) = (name for name in built if name.endswith(".whl"))
+    return zipfile.Path(checkout / "dist" / name)
 
 
 def names(wheel: zipfile.Path) -> set[str]:
@@ -39,26 +62,42 @@ def below(folder: str) -> set[str]:
     return {str(path) for path in paths if path.parts[0] == folder}
 
 
-@pytest.mark.parametrize("folder", ["migrations", "samples"])
-def test_data_is_packaged(wheel: zipfile.Path, folder: str) -> None:
-    expected = {f"{PACKAGED}/{name}" for name in below(folder)}
+def test_builds_are_reproducible(built: Mapping[str, bytes], tmp_path: Path) -> None:
+    """Another folder, time, time zone and permissions of files give the same bytes."""
+    again = build(tmp_path / "elsewhere", mode=0o600, modified_at=1_690_000_000)
+
+    assert sorted(built) == [f"chordwise-{VERSION}-py3-none-any.whl", f"chordwise-{VERSION}.tar.gz"]
+    assert [name for name in built if built[name] != again[name]] == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "part"),
+    [
+        ("migrations", "migrations/"),
+        ("samples", "samples/"),
+        ("chordwise", "/prompts/"),
+        ("chordwise", "/web/templates/"),
+        ("chordwise", "/web/static/vendor/"),
+    ],
+)
+def test_data_is_packaged(wheel: zipfile.Path, folder: str, part: str) -> None:
+    place = "" if folder == "chordwise" else f"{PACKAGED}/"
+    expected = {f"{place}{name}" for name in below(folder) if part in name}
 
     assert expected
     assert expected <= names(wheel)
 
 
-def test_files_are_packaged(wheel: zipfile.Path) -> None:
-    """Example settings, prompts, packs, files of the pages, license and type marker."""
-    for folder in ("/prompts/", "/web/templates/", "/web/static/vendor/"):
-        expected = {name for name in below("chordwise") if folder in name}
+def test_settings_license_and_entry_point_are_packaged(wheel: zipfile.Path) -> None:
+    """An installation puts `chordwise` on the PATH, with the version that it prints."""
+    metadata = f"chordwise-{VERSION}.dist-info"
 
-        assert expected
-        assert expected <= names(wheel)
-    assert f"{PACKAGED}/chordwise.example.toml" in names(wheel)
-    assert f"{PACKAGED}/alembic.ini" in names(wheel)
-    assert "chordwise/py.typed" in names(wheel)
-    for file in ("LICENSE", "NOTICE"):
-        assert any(name.endswith(f"licenses/{file}") for name in names(wheel))
+    assert {f"{PACKAGED}/{name}" for name in ("chordwise.example.toml", "alembic.ini")} | {
+        *("chordwise/py.typed", f"{metadata}/METADATA"),
+        *(f"{metadata}/licenses/{name}" for name in ("LICENSE", "NOTICE")),
+    } <= names(wheel)
+    entry_points = (wheel / metadata / "entry_points.txt").read_text("utf-8")
+    assert "chordwise = chordwise.cli:main" in entry_points
 
 
 def test_the_notice_names_the_files_of_others(wheel: zipfile.Path) -> None:
@@ -79,13 +118,6 @@ def test_every_module_is_packaged_and_no_test(wheel: zipfile.Path) -> None:
     assert {name for name in packed if not name.startswith(PACKAGED)} == ours
 
 
-def test_the_command_is_installed(wheel: zipfile.Path) -> None:
-    """An installation puts `chordwise` on the PATH."""
-    (entry_points,) = (name for name in names(wheel) if name.endswith("entry_points.txt"))
-
-    assert "chordwise = chordwise.cli:main" in (wheel / entry_points).read_text("utf-8")
-
-
 def test_migrations_are_found_outside_a_checkout(wheel: zipfile.Path, tmp_path: Path) -> None:
     """The newest revision is found after the wheel is unpacked elsewhere."""
     wheel.root.extractall(tmp_path / "site")
@@ -102,7 +134,3 @@ def test_migrations_are_found_outside_a_checkout(wheel: zipfile.Path, tmp_path: 
 
     newest = max(file.stem for file in (ROOT / "migrations" / "versions").glob("*.py"))
     assert said.split() == [str(tmp_path / "site/chordwise/storage/revisions.py"), newest]
-
-
-def test_the_wheel_has_the_version_that_the_command_prints(wheel: zipfile.Path) -> None:
-    assert f"chordwise-{VERSION}.dist-info/METADATA" in names(wheel)

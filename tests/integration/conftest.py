@@ -10,6 +10,7 @@ import redis
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
+from chordwise import remote
 from chordwise.embedded.home import home_at
 from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.llm.limits.shared_limits import open_client
@@ -22,6 +23,15 @@ from tests.fakes.learning import a_learner
 from tests.fakes.pipeline import Pipeline, close_all, with_settings
 from tests.fakes.stacks import a_home, copy_data
 from tests.peers.batch_provider import BatchProvider
+from tests.peers.file_servers import (
+    Bucket,
+    FileServer,
+    MemoryBucket,
+    SftpFolder,
+    new_connections,
+    s3_endpoint,
+    sftp_port,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +116,46 @@ def inbox(tmp_path: Path, settings: Settings) -> Iterator[WatchedInbox]:
     watched_inbox = watched(tmp_path, settings, profiles)
     yield watched_inbox
     watched_inbox.close()
+
+
+@pytest.fixture(scope="session")
+def endpoint() -> Iterator[str]:
+    with s3_endpoint() as address:
+        yield address
+
+
+@pytest.fixture
+def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """Return a bucket that the environment gives access to."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with new_connections():
+        yield Bucket(endpoint)
+
+
+@pytest.fixture
+def sftp_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SftpFolder]:
+    """Return a folder on an SFTP server that the user of the test knows."""
+    home, folder = tmp_path / "user", tmp_path / "server"
+    home.mkdir()
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    with new_connections(), sftp_port(home) as port:
+        yield SftpFolder(folder, port)
+
+
+@pytest.fixture
+def memory_bucket(monkeypatch: pytest.MonkeyPatch) -> MemoryBucket:
+    monkeypatch.setitem(remote.CREDENTIALS, "memory", "nothing")
+    return MemoryBucket()
+
+
+@pytest.fixture(params=["bucket", "memory_bucket", "sftp_server"])
+def file_server(request: pytest.FixtureRequest) -> FileServer:
+    """Return a bucket of S3, one of fsspec, and a folder on an SFTP server, one after another."""
+    server: FileServer = request.getfixturevalue(request.param)
+    return server

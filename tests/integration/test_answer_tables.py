@@ -14,8 +14,10 @@ import pytest
 
 from chordwise import Client
 from chordwise.cli.commands.tables import VIEW_COLUMNS
+from chordwise.domain import json_values
 from chordwise.domain.analyses import extraction
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.answer_tables import columns_for
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.errors import ExitCode, UsageError
 from chordwise.llm.model import CompletionRequest
@@ -90,7 +92,9 @@ def an_invoice(number: int) -> str:
 def reading(request: CompletionRequest) -> str:
     text = request.task.text
     if request.task.options.schema is not None:
-        data = json.loads(text[text.index("{") : text.rindex("}") + 1])
+        whole = json.loads(text[text.index("{") : text.rindex("}") + 1])
+        members = json_values.as_object(request.task.options.schema["properties"])
+        data = {name: value for name, value in whole.items() if name in members}
         evidence = [{"path": "/vendor", "quote": data.get("vendor", ""), "confidence": 9}]
         return json.dumps({"data": data, "evidence": evidence})
     items = extraction.items(request.task.options)
@@ -149,19 +153,6 @@ def filled(pipeline: Pipeline) -> Pipeline:
     return pipeline
 
 
-def test_an_export_is_ordered_by_document_and_row(pipeline: Pipeline, settings: Settings) -> None:
-    numbers = (5, 2, 8)
-    documents = {f"/files/invoice-{n:02}.txt": an_invoice(n) for n in numbers}
-    saved(pipeline, "invoices", AnalysisOptions(schema=INVOICE), documents)
-    columns = Selection(name="answers.invoices_line_items", columns=("document", "row_index"))
-    assert settings.database_url is not None
-
-    with selection.opened(settings.database_url, columns) as table:
-        rows = [tuple(row) for batch in table.batches for row in batch]
-
-    assert rows == [(f"invoice-{n:02}.txt", row) for n in sorted(numbers) for row in range(3)]
-
-
 def test_questions_about_contracts(filled: Pipeline) -> None:
     rows = filled.rows
 
@@ -188,7 +179,8 @@ def test_questions_about_contracts(filled: Pipeline) -> None:
     assert rows("SELECT count(*) FROM answers.contracts WHERE needs_review") == [(0,)]
 
 
-def test_questions_about_invoices(filled: Pipeline) -> None:
+def test_questions_about_invoices(filled: Pipeline, settings: Settings) -> None:
+    """An export is ordered by document and row."""
     rows = filled.rows
 
     assert rows(
@@ -209,6 +201,11 @@ def test_questions_about_invoices(filled: Pipeline) -> None:
     assert rows(
         "SELECT issued, tags FROM answers.invoices WHERE tags IS NOT NULL ORDER BY 1 LIMIT 1"
     ) == [(date(2026, 1, 15), ["urgent"])]
+    columns = Selection(name="answers.invoices_line_items", columns=("document", "row_index"))
+    assert settings.database_url is not None
+    with selection.opened(settings.database_url, columns) as table:
+        exported = [tuple(row) for batch in table.batches for row in batch]
+    assert exported == [(f"invoice-{n:02}.txt", row) for n in range(12) for row in range(n % 3 + 1)]
 
 
 def test_each_value_has_its_evidence_in_adjacent_columns(filled: Pipeline) -> None:
@@ -222,44 +219,41 @@ def test_each_value_has_its_evidence_in_adjacent_columns(filled: Pipeline) -> No
     ) == [(["parties: Ada 5 Ltd", "parties: Bob 5 Inc."],)]
 
 
-def test_an_array_has_a_repeated_text_once_with_its_mentions(pipeline: Pipeline) -> None:
-    """The entries of its evidence are in the same order."""
-    parties = "party: Ada Ltd\nparty: Bob Inc.\nparty: ADA  Ltd\n"
-    text = f"{parties}begun dates: 2024-05-03\nbegun dates: 3 May 2024\n"
+def test_a_declared_type_determines_the_column(pipeline: Pipeline) -> None:
+    """The answers name the item without its type; a table in millions is stored in units.
 
-    saved(pipeline, "typed", AnalysisOptions(items=("party: list", "begun dates")), {"a.txt": text})
+    An array has a repeated text once; its evidence is in the same order, with its mentions.
+    """
+    options = AnalysisOptions(
+        items=(
+            *("worth: money", "begun: date", "party: list", "signed: yes/no", "staff: number"),
+            *("begun dates", "total assets"),
+        )
+    )
+    text = (
+        "worth: EUR 5\nbegun: 2024-05-03\nsigned: Yes\nstaff: 12\n"
+        "party: Ada Ltd\nparty: Bob Inc.\nparty: ADA  Ltd\n"
+        "begun dates: 2024-05-03\nbegun dates: 3 May 2024\n"
+        "Balance sheet ($ in millions)\ntotal assets: 1,234\n"
+    )
 
-    assert pipeline.rows("SELECT party, begun_dates FROM answers.typed") == [
-        (["Ada Ltd", "Bob Inc."], [date(2024, 5, 3)])
+    saved(pipeline, "typed", options, {"a.txt": text})
+
+    day = date(2024, 5, 3)
+    assert pipeline.rows(
+        "SELECT worth, worth_currency, begun, party, signed, staff, begun_dates, total_assets,"
+        " total_assets_currency FROM answers.typed"
+    ) == [
+        (
+            *(Decimal(5), "EUR", day, ["Ada Ltd", "Bob Inc."], True, Decimal(12), [day]),
+            *(Decimal(1_234_000_000), "USD"),
+        )
     ]
     assert pipeline.rows("SELECT party_quote, party_mentions FROM answers.typed_evidence") == [
         (["party: Ada Ltd", "party: Bob Inc."], [2, 1])
     ]
-
-
-def test_an_amount_of_a_table_in_millions_is_stored_in_units(pipeline: Pipeline) -> None:
-    text = "Balance sheet ($ in millions)\ntotal assets: 1,234\n"
-
-    saved(pipeline, "typed", AnalysisOptions(items=("total assets",)), {"a.txt": text})
-
-    assert pipeline.rows("SELECT total_assets, total_assets_currency FROM answers.typed") == [
-        (Decimal(1_234_000_000), "USD")
-    ]
-    assert pipeline.rows("SELECT value, scale FROM fact_quotes") == [("1,234", 1_000_000)]
-
-
-def test_a_declared_type_determines_the_column(pipeline: Pipeline) -> None:
-    """The answers name the item without its type."""
-    options = AnalysisOptions(
-        items=("worth: money", "begun: date", "party: list", "signed: yes/no", "staff: number")
-    )
-    text = "worth: EUR 5\nbegun: 2024-05-03\nparty: Ada\nparty: Bob\nsigned: Yes\nstaff: 12\n"
-
-    saved(pipeline, "typed", options, {"a.txt": text})
-
-    assert pipeline.rows(
-        "SELECT worth, worth_currency, begun, party, signed, staff FROM answers.typed"
-    ) == [(Decimal(5), "EUR", date(2024, 5, 3), ["Ada", "Bob"], True, Decimal(12))]
+    scaled = "SELECT value, scale FROM fact_quotes WHERE item = 'total assets'"
+    assert pipeline.rows(scaled) == [("1,234", 1_000_000)]
 
 
 def test_a_value_of_the_wrong_type_is_listed_as_unread(pipeline: Pipeline) -> None:
@@ -295,27 +289,22 @@ def test_every_view_and_column_of_a_table_has_a_comment(filled: Pipeline) -> Non
     )
 
 
-def test_the_cells_of_a_document_without_an_answer_are_unread(pipeline: Pipeline) -> None:
-    saved(pipeline, "lost", AnalysisOptions(instructions="price"), {"a.txt": "price: 5 EUR"})
-    pipeline.execute("DELETE FROM facts")
-    pipeline.execute("DELETE FROM results")
-    pipeline.execute("UPDATE jobs SET status = 'failed'")
-
-    assert pipeline.rows("SELECT price, price_trust, needs_review FROM answers.lost") == [
-        (None, "unread", True)
-    ]
-
-
 def test_nothing_found_is_a_status(pipeline: Pipeline) -> None:
-    """An answer without any value does not count as a plain success; its cells are silent."""
+    """An answer without any value does not count as a plain success; its cells are silent.
+
+    Those of a document without an answer are unread.
+    """
     saved(
         pipeline, "empty", AnalysisOptions(instructions="price"), {"a.txt": "No judgment is given."}
     )
 
-    assert pipeline.rows("SELECT status, needs_check, price, price_trust FROM answers.empty") == [
-        ("nothing found", 0, None, "silent")
-    ]
+    shown = "SELECT status, needs_check, price, price_trust, needs_review FROM answers.empty"
+    assert pipeline.rows(shown) == [("nothing found", 0, None, "silent", False)]
     assert pipeline.rows("SELECT item, value, grounded FROM facts") == [("price", None, None)]
+    pipeline.execute("DELETE FROM facts")
+    pipeline.execute("DELETE FROM results")
+    pipeline.execute("UPDATE jobs SET status = 'failed'")
+    assert [row[2:] for row in pipeline.rows(shown)] == [(None, "unread", True)]
 
 
 def test_corrections_and_new_runs(filled: Pipeline) -> None:
@@ -424,12 +413,6 @@ def described(pipeline: Pipeline) -> list[Row]:
         return VIEW_COLUMNS.read(driver(session), {"views": views})
 
 
-def test_two_tables_cannot_have_one_name(filled: Pipeline) -> None:
-    """The table for the invoices' lines needs a unique name, too."""
-    with pytest.raises(UsageError, match="another table"):
-        saved(filled, "invoices line items", AnalysisOptions(instructions="price"), {})
-
-
 def lists_of(*names: str) -> AnalysisOptions:
     rows: JsonObject = {
         "type": "array",
@@ -453,6 +436,8 @@ def test_the_tables_of_two_lists_never_have_one_name(pipeline: Pipeline) -> None
     saved(pipeline, "bills", lists_of("items of May"), {})
     with pytest.raises(UsageError, match="another table"):
         saved(pipeline, "bills items", lists_of("of May"), {})
+    with pytest.raises(UsageError, match="another table"):
+        saved(pipeline, "bills items of may", AnalysisOptions(instructions="price"), {})
 
 
 ODD: JsonObject = {
@@ -481,6 +466,7 @@ ODD: JsonObject = {
 
 
 def test_no_part_of_an_unusual_schema_is_lost(pipeline: Pipeline) -> None:
+    """The evidence of a very wide one has fewer columns because PostgreSQL limits their number."""
     data: JsonObject = {
         "vendor": "Acme",
         "huge": 10**30,
@@ -490,7 +476,12 @@ def test_no_part_of_an_unusual_schema_is_lost(pipeline: Pipeline) -> None:
         "wide": {"rows": [{"a": "inner"}]},
         "wide_rows": [{"a": "outer"}],
     }
+    members: JsonObject = {f"member {n}": {"type": "string"} for n in range(400)}
+    many: JsonObject = {"type": "object", "properties": {"vendor": {"type": "string"}, **members}}
+    document = {"a.txt": 'DATA {"vendor": "Acme", "member 7": "x"}'}
+
     saved(pipeline, "odd", AnalysisOptions(schema=ODD), {"a.txt": f"DATA {json.dumps(data)}"})
+    saved(pipeline, "wide", AnalysisOptions(schema=many), document)
 
     assert pipeline.rows("SELECT huge, open, mixed, unread FROM answers.odd") == [
         (Decimal(10**30), {"k": [1]}, ["x", {"y": 1}], None)
@@ -499,6 +490,8 @@ def test_no_part_of_an_unusual_schema_is_lost(pipeline: Pipeline) -> None:
     assert pipeline.rows("SELECT a FROM answers.odd_wide_rows_2") == [("outer",)]
     assert pipeline.value("SELECT vendor_value FROM answers.odd_evidence") == "Acme"
     assert pipeline.rows("SELECT row_index, a FROM answers.odd_evidence_2") == [(0, {"b": 2})]
+    assert pipeline.rows("SELECT vendor, member_7 FROM answers.wide") == [("Acme", "x")]
+    assert pipeline.value("SELECT member_7_grounded IS NULL FROM answers.wide_evidence")
 
 
 def test_every_element_of_a_list_is_a_row(pipeline: Pipeline) -> None:
@@ -534,17 +527,6 @@ def test_every_element_of_a_list_is_a_row(pipeline: Pipeline) -> None:
     assert pipeline.rows(
         "SELECT parent_row, row_index, a FROM answers.odd_orders_s_lines ORDER BY 2"
     ) == [(1, 0, "x"), (1, 1, None)]
-
-
-def test_a_very_wide_schema_has_a_table(pipeline: Pipeline) -> None:
-    """Its evidence has fewer columns because PostgreSQL limits their number."""
-    members: JsonObject = {f"member {n}": {"type": "string"} for n in range(400)}
-    schema: JsonObject = {"type": "object", "properties": {"vendor": {"type": "string"}, **members}}
-    document = {"a.txt": 'DATA {"vendor": "Acme", "member 7": "x"}'}
-    saved(pipeline, "wide", AnalysisOptions(schema=schema), document)
-
-    assert pipeline.rows("SELECT vendor, member_7 FROM answers.wide") == [("Acme", "x")]
-    assert pipeline.value("SELECT member_7_grounded IS NULL FROM answers.wide_evidence")
 
 
 def test_other_analysis_types_have_additional_columns(settings: Settings) -> None:
@@ -629,3 +611,18 @@ def test_a_run_without_a_name_creates_no_table(pipeline: Pipeline) -> None:
 
     assert pipeline.value("SELECT count(*) FROM answer_tables") == 0
     assert pipeline.value("SELECT count(*) FROM runs") == 1
+
+
+@pytest.mark.parametrize("fields", [145, 146, 500])
+def test_a_table_of_any_width_has_its_evidence(settings: Settings, fields: int) -> None:
+    """PostgreSQL allows 1,600 columns; a wide table has fewer ones for each value."""
+    properties = {f"field {number}": {"type": "string"} for number in range(fields)}
+    schema = json_values.as_object({"type": "object", "properties": properties})
+    columns = columns_for([AnalysisType.EXTRACTION], AnalysisOptions(schema=schema))
+    pipeline = a_pipeline(settings)
+
+    with pipeline.context.database.write() as session:
+        stored.renew(session, "wide", AnalysisType.EXTRACTION, columns)
+
+    shown = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'wide_evidence'"
+    assert pipeline.value(shown) == 5 + fields * (11 if fields == 145 else 3)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 from itertools import pairwise
+from typing import cast
 
 import pytest
 
-from chordwise.llm.batching.api import BatchState, LineOutcome, PreparedBatch
+from chordwise.llm.batching import BatchState, LineOutcome, PreparedBatch
 from chordwise.pipeline.batches import provider_batches
 from chordwise.pipeline.jobs import run_control
-from chordwise.settings import ModelSettings, Settings
+from chordwise.settings import Settings
 from tests.fakes.batch_nights import (
     OTHER,
     RESERVED,
@@ -84,54 +85,63 @@ def test_without_retry_after_the_pauses_grow(pipeline: Pipeline, provider: Batch
     assert pauses[-1] == pytest.approx(longest, abs=1)
 
 
-@pytest.mark.parametrize("operation", ["upload", "create"])
+@pytest.mark.parametrize(
+    ("operation", "status", "online"), [("upload", 401, 0), ("create", 401, 0), ("upload", 404, 2)]
+)
 def test_a_wrong_key_pauses_the_run_before_anything_is_submitted(
-    pipeline: Pipeline, provider: BatchProvider, operation: str
+    pipeline: Pipeline,
+    provider: BatchProvider,
+    small_chunks: Settings,
+    operation: str,
+    status: int,
+    online: int,
 ) -> None:
-    provider.statuses = {operation: 401}
+    """A server without a Batch API pauses it, too, and can be asked online afterwards."""
+    provider.statuses = {operation: status}
     submission = pipeline.submit(PARAGRAPH, OTHER, options=in_batches("100"))
     for _ in range(2):
         pipeline.work(submission)
         pass_time(pipeline)
     pipeline.work(submission)
-    assert {job.error_code for job in pipeline.jobs(submission)} == {"model_access"}
+    paused = {(job.status, job.error_code) for job in pipeline.jobs(submission)}
+    assert paused == {("paused", "model_access")}
+    said = str(pipeline.jobs(submission)[0].error_message)
+    assert ("has no Batch API" in said) is (status == 404)
     assert provider.asked[operation] == 1
     assert pipeline.value(RESERVED) == 0
 
-    provider.statuses = {}
     run_control.retry(pipeline.context, submission.run_id)
 
-    finish(pipeline, provider, submission, rejected=2)
-    assert [len(batch.lines) for batch in provider.batches] == [2]
-
-
-def test_a_key_changed_while_a_batch_is_running_loses_nothing(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
-    submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
-    schedule(pipeline)
-    provider.statuses = {"retrieve": 401, "results": 401}
-    for _ in range(5):
-        pass_time(pipeline)
-    assert pipeline.value(RUNNING)
-    assert pipeline.value("SELECT error_code FROM batches") == "model_access"
-
-    provider.statuses = {}
-    finish(pipeline, provider, submission)
-
-    assert len(provider.batches) == 1
+    if not online:
+        provider.statuses = {}
+        finish(pipeline, provider, submission, rejected=2)
+        assert [len(batch.lines) for batch in provider.batches] == [2]
+        return
+    known = pipeline.context.settings.model_named(SCRIPTED).model_copy(update={"batch": False})
+    without = a_pipeline(small_chunks, quoting_the_text, repeat_last=True, model_settings=known)
+    without.work(submission)
+    assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
+    assert len(without.model.requests) == online
+    assert pipeline.value(RESERVED) == 0
 
 
 @pytest.mark.parametrize("status", [401, 404, 500])
 def test_a_batch_that_may_exist_is_kept_while_the_list_is_unreadable(
     pipeline: Pipeline, provider: BatchProvider, status: int
 ) -> None:
-    """The batch was created, the response was lost, and the list cannot be read for now."""
+    """The batch was created, the response was lost, and the list cannot be read for now.
+
+    Nor is a batch lost whose key is changed while it is running.
+    """
     provider.loses_answer, provider.statuses = True, {"find": status}
     submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     for _ in range(4):
         pass_time(pipeline)
     assert pipeline.value("SELECT status FROM batches") == "preparing"
+    provider.statuses = {"retrieve": 401, "results": 401}
+    for _ in range(5):
+        pass_time(pipeline)
+    assert pipeline.rows("SELECT status, error_code FROM batches") == [("running", "model_access")]
 
     provider.statuses = {}
     finish(pipeline, provider, submission)
@@ -168,31 +178,26 @@ def test_an_unreadable_batch_does_not_block_other_batches(
     finish(pipeline, provider, *submissions)
 
 
-class Overtaken(InMemoryBatches):
-    """Lets another leader run during each upload."""
-
-    def __init__(self, provider: BatchProvider, other: Pipeline) -> None:
-        super().__init__(provider)
-        self._other = other
-
-    def upload(self, batch: PreparedBatch) -> str:
-        file = super().upload(batch)
-        provider_batches.tick(self._other.context)
-        return file
-
-
 def test_two_leaders_create_a_batch_once(
     pipeline: Pipeline, provider: BatchProvider, small_chunks: Settings
 ) -> None:
     """One leader has lost its leadership without knowing it; the second creates nothing."""
-    model_settings = pipeline.context.settings.model_named(SCRIPTED)
-    api = Overtaken(provider, pipeline)
+    upload = InMemoryBatches.upload
+
+    class Overtaken(InMemoryBatches):
+        """Lets another leader run during each upload."""
+
+        def upload(self, batch: PreparedBatch) -> str:
+            file = upload(self, batch)
+            provider_batches.tick(pipeline.context)
+            return file
+
     slow = a_pipeline(
         opened(small_chunks, provider).context.settings,
         quoting_the_text,
         repeat_last=True,
-        model_settings=model_settings,
-        batch_api=api,
+        model_settings=pipeline.context.settings.model_named(SCRIPTED),
+        batch_api=Overtaken(provider),
     )
     submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
 
@@ -204,37 +209,13 @@ def test_two_leaders_create_a_batch_once(
     finish(pipeline, provider, submission)
 
 
-def test_a_server_without_a_batch_api_pauses_the_run_with_a_hint(
-    pipeline: Pipeline, provider: BatchProvider, small_chunks: Settings
-) -> None:
-    provider.statuses = {"upload": 404}
-    submission = pipeline.submit(PARAGRAPH, OTHER, options=in_batches("100"))
-    for _ in range(2):
-        pipeline.work(submission)
-        pass_time(pipeline)
-    pipeline.work(submission)
-    assert {job.status for job in pipeline.jobs(submission)} == {"paused"}
-    assert "has no Batch API" in str(pipeline.jobs(submission)[0].error_message)
-
-    model_settings = pipeline.context.settings.model_named(SCRIPTED)
-    online = without_batches(small_chunks, model_settings)
-    run_control.retry(online.context, submission.run_id)
-    online.work(submission)
-
-    assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
-    assert len(online.model.requests) == 2
-    assert pipeline.value(RESERVED) == 0
-
-
-def without_batches(settings: Settings, model_settings: ModelSettings) -> Pipeline:
-    changed = model_settings.model_copy(update={"batch": False})
-    return a_pipeline(settings, quoting_the_text, repeat_last=True, model_settings=changed)
-
-
 def test_a_full_queue_leads_to_smaller_batches_submitted_one_at_a_time(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The rejection is not an attempt: no question is asked online, at twice the price."""
+    """The rejection is not an attempt: no question is asked online, at twice the price.
+
+    A file that is too large is split until its questions are asked online.
+    """
     texts = [f"{PARAGRAPH} It was number {number}." for number in range(8)]
     submission = pipeline.analyze(*texts, options=in_batches("500"))
     for _ in range(2):
@@ -244,9 +225,18 @@ def test_a_full_queue_leads_to_smaller_batches_submitted_one_at_a_time(
 
     finish(pipeline, provider, submission)
 
-    assert [len(batch.lines) for batch in provider.batches] == [8, 4, 2, 2, 2, 2]
+    sizes = [8, 4, 2, 2, 2, 2]
+    assert [len(batch.lines) for batch in provider.batches] == sizes
     assert pipeline.model.requests == []
     assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
+    provider.statuses = {"upload": 413}
+    large = pipeline.submit(PARAGRAPH, OTHER, options=in_batches("100"))
+    work_until_finished(pipeline, large)
+    assert len(provider.batches) == len(sizes)
+    split = "SELECT array_agg(DISTINCT request_count) FROM batches WHERE status = 'failed'"
+    assert {1, 2} <= {*cast("list[int]", pipeline.value(split))}
+    assert len(pipeline.model.requests) == 2
+    assert {job.status for job in pipeline.jobs(large)} == {"succeeded"}
 
 
 def test_a_question_rejected_by_a_full_queue_waits_before_resubmission(
@@ -270,19 +260,6 @@ def test_a_question_rejected_by_a_full_queue_waits_before_resubmission(
     assert len(pipeline.model.requests) == 1
     assert pipeline.job(submission).status == "succeeded"
     check_invariants(pipeline, provider)
-
-
-def test_a_file_that_is_too_large_is_split(pipeline: Pipeline, provider: BatchProvider) -> None:
-    provider.statuses = {"upload": 413}
-    submission = pipeline.submit(PARAGRAPH, OTHER, options=in_batches("100"))
-
-    work_until_finished(pipeline, submission)
-
-    assert provider.batches == []
-    assert pipeline.value("SELECT max(request_count) FROM batches") == 2
-    assert pipeline.value("SELECT min(request_count) FROM batches") == 1
-    assert len(pipeline.model.requests) == 2
-    assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
 
 
 def test_the_deadline_holds_for_slow_providers(pipeline: Pipeline, provider: BatchProvider) -> None:

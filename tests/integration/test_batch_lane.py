@@ -44,17 +44,6 @@ def test_a_long_document_takes_two_batches(pipeline: Pipeline, provider: BatchPr
     assert pipeline.model.requests == []
 
 
-def test_the_ledger_has_the_price_of_batches(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """It is half of 100 and 200 dollars for a million tokens, once for each question."""
-    finish(pipeline, provider, pipeline.submit(PARAGRAPH, options=in_batches()))
-
-    assert pipeline.value("SELECT cost_usd FROM model_calls") == Decimal("0.01")
-    assert pipeline.value("SELECT cost_basis FROM model_calls") == "settings"
-    assert pipeline.value("SELECT service_tier FROM model_calls") == "batch"
-    assert pipeline.value("SELECT valid FROM model_calls")
-    assert pipeline.value("SELECT lane FROM runs") == "batch"
-
-
 def test_a_waiting_chunk_holds_no_lease_and_counts_no_attempt(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
@@ -99,7 +88,12 @@ def test_an_answer_read_twice_is_stored_once(pipeline: Pipeline, provider: Batch
 
 
 def test_the_cache_is_used_before_any_batch(pipeline: Pipeline, provider: BatchProvider) -> None:
-    work_until_finished(pipeline, pipeline.submit(PARAGRAPH, options=in_batches()))
+    """The price in the ledger is half of 100 and 200 dollars for a million tokens, once each."""
+    finish(pipeline, provider, pipeline.submit(PARAGRAPH, options=in_batches()))
+    assert pipeline.rows("SELECT cost_usd, cost_basis, service_tier, valid FROM model_calls") == [
+        (Decimal("0.01"), "settings", "batch", True)
+    ]
+    assert pipeline.value("SELECT lane FROM runs") == "batch"
 
     second = pipeline.analyze(PARAGRAPH, options=in_batches(threshold=0.4))
 
@@ -148,6 +142,7 @@ def test_a_paused_job_submits_no_questions(pipeline: Pipeline, provider: BatchPr
 
 
 def test_a_cost_reported_with_a_batch_settles_the_budget(small_chunks: Settings) -> None:
+    """Without a price, which was removed from the settings meanwhile, nothing is submitted."""
     with serving_batches() as server:
         server.cost_usage = {"cost": 0.03}
         pipeline = over_the_wire(small_chunks, "openai", server.base_url)
@@ -158,56 +153,41 @@ def test_a_cost_reported_with_a_batch_settles_the_budget(small_chunks: Settings)
         accounts = pipeline.rows("SELECT DISTINCT spent_usd, reserved_usd FROM budget_accounts")
         assert calls == [(Decimal("0.03"), "reported", "batch")]
         assert accounts == [(Decimal("0.03"), Decimal(0))]
-
-
-def test_a_run_with_a_budget_submits_no_batch_of_unknown_price(small_chunks: Settings) -> None:
-    """The price was removed from the settings after the run had begun."""
-    with serving_batches() as server:
-        priced = over_the_wire(small_chunks, "openai", server.base_url)
-        submission = priced.submit(PARAGRAPH, options=in_batches("5"))
-        model_settings = ModelSettings(
+        submission = pipeline.submit(OTHER, options=in_batches("5"))
+        known = ModelSettings(
             provider="openai", model=SCRIPTED, base_url=server.base_url, batch=True
         )
-        unpriced = a_pipeline(small_chunks, quoting_the_text, model_settings=model_settings)
-
+        unpriced = a_pipeline(small_chunks, quoting_the_text, model_settings=known)
+        requests = unpriced.value("SELECT count(*) FROM batch_requests")
         unpriced.work(submission)
-
         assert unpriced.job(submission).status == "paused"
-        assert unpriced.value("SELECT count(*) FROM batch_requests") == 0
+        assert unpriced.value("SELECT count(*) FROM batch_requests") == requests
         assert server.journal == []
 
 
-def test_a_cancelled_run_asks_nothing_further(pipeline: Pipeline, provider: BatchProvider) -> None:
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_cancelled_run_asks_nothing_further(
+    pipeline: Pipeline,
+    provider: BatchProvider,
+    is_late: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """An answer before the provider received the cancellation is paid for, not used."""
     provider.holds = True
     handed = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     pass_time(pipeline)
-    kept = pipeline.analyze(OTHER, options=in_batches("100"))
+    kept = pipeline.analyze(OTHER, options=in_batches("200"))
     assert pipeline.value("SELECT count(*) FROM batch_requests WHERE status = 'pending'") == 1
 
     for submission in (handed, kept):
         run_control.cancel(pipeline.context.database, submission.run_id)
+    provider.holds = not is_late
     for _ in range(3):
         pass_time(pipeline)
 
-    assert provider.batches[0].is_cancelled
+    assert provider.batches[0].is_cancelled is not is_late
     assert len(provider.batches) == 1
-    assert pipeline.value("SELECT count(*) FROM results") == 0
-    check_invariants(pipeline, provider)
-
-
-def test_a_cancelled_run_pays_for_late_answers(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """The answer came before the provider received the cancellation: it is paid for, not used."""
-    provider.holds = True
-    submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
-    pass_time(pipeline)
-    run_control.cancel(pipeline.context.database, submission.run_id)
-    provider.holds = False
-
-    pass_time(pipeline)
-
-    assert pipeline.value("SELECT spent_usd FROM budgets WHERE run_id IS NOT NULL") == Decimal(
-        "0.01"
-    )
+    spent = pipeline.value("SELECT spent_usd FROM budgets WHERE cap_usd = 100")
+    assert spent == Decimal("0.01" if is_late else 0)
     assert pipeline.value("SELECT count(*) FROM results") == 0
     check_invariants(pipeline, provider)
 

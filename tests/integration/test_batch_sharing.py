@@ -58,7 +58,7 @@ def test_a_question_is_asked_once_in_a_batch(pipeline: Pipeline, provider: Batch
     submission = pipeline.analyze(*TWINS, options=in_batches("100"))
     assert pipeline.value(FOLLOWING) == 2
     reserved = pipeline.value(RESERVED)
-    assert pipeline.value("SELECT count(*) FROM budget_reservations") == 1
+    assert pipeline.value("SELECT count(reserved_usd) FROM batch_requests") == 1
 
     finish(pipeline, provider, submission)
 
@@ -88,7 +88,7 @@ def test_one_of_two_workers_asks_the_question(pipeline: Pipeline, provider: Batc
 
     assert pipeline.value(FOLLOWING) == len(owners) - 1
     assert pipeline.value("SELECT count(*) FROM batch_requests WHERE leads") == 1
-    assert pipeline.value("SELECT count(*) FROM budget_reservations") == 1
+    assert pipeline.value("SELECT count(reserved_usd) FROM batch_requests") == 1
     finish(pipeline, provider, submission)
     assert len(handed_in(provider)) == 1
 
@@ -142,16 +142,24 @@ def test_a_question_without_an_answer_has_one_outcome_for_all_followers(
     assert pipeline.value("SELECT count(*) FROM results") == (0 if error else len(TWINS))
 
 
-def test_an_invalid_answer_is_repaired_once(pipeline: Pipeline, provider: BatchProvider) -> None:
-    provider.fate = lambda _question, _: "answered" if provider.lines else INVALID
-    submission = pipeline.submit(*TWINS, options=in_batches())
+@pytest.mark.parametrize(("votes", "sizes"), [(1, [1, 1]), (3, [3, 1])])
+def test_an_invalid_answer_is_repaired_once(
+    pipeline: Pipeline, provider: BatchProvider, votes: int, sizes: list[int]
+) -> None:
+    """An invalid sample is repaired later than the others."""
+    fates = iter([INVALID])
+    provider.fate = lambda _question, _before: next(fates, "answered")
+    submission = pipeline.submit(*TWINS, options=in_batches(votes=votes))
 
     finish(pipeline, provider, submission)
 
-    assert [len(batch.lines) for batch in provider.batches] == [1, 1]
+    assert [len(batch.lines) for batch in provider.batches] == sizes
     assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
-    stages = "SELECT stage, valid, count(*) FROM model_calls GROUP BY 1, 2 ORDER BY 1"
-    assert pipeline.rows(stages) == [("analyze", False, 3), ("repair", True, 3)]
+    stages = "SELECT stage, valid, count(*) FROM model_calls GROUP BY 1, 2 ORDER BY 1, 2"
+    valid = [("analyze", True, 3 * (votes - 1))] if votes > 1 else []
+    assert pipeline.rows(stages) == [("analyze", False, 3), *valid, ("repair", True, 3)]
+    agreement = pipeline.value("SELECT min(agreement) FROM results")
+    assert agreement == (1 if votes > 1 else None)
 
 
 def test_a_cancelled_runs_follower_asks_again(pipeline: Pipeline, provider: BatchProvider) -> None:
@@ -283,20 +291,11 @@ def test_another_process_takes_over_the_followers(
     check_invariants(pipeline, provider)
 
 
-def test_an_invalid_sample_is_repaired_later(pipeline: Pipeline, provider: BatchProvider) -> None:
-    fates = iter([INVALID])
-    provider.fate = lambda _question, _before: next(fates, "answered")
-    submission = pipeline.submit(PARAGRAPH, options=in_batches(votes=3))
-
-    finish(pipeline, provider, submission)
-
-    assert [len(batch.lines) for batch in provider.batches] == [3, 1]
-    assert pipeline.job(submission).status == "succeeded"
-    assert pipeline.value("SELECT agreement FROM results") == 1
-
-
 def test_critique_and_revision_are_two_batches(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """One batch each, after those of the chunks and the synthesis; all samples share a batch."""
+    """One batch each, after those of the chunks and the synthesis; all samples share a batch.
+
+    An answer whose critique fails in its batch is kept.
+    """
     submission = pipeline.submit(LONG, options=in_batches("100", votes=2, critique=True))
 
     finish(pipeline, provider, submission)
@@ -313,15 +312,9 @@ def test_critique_and_revision_are_two_batches(pipeline: Pipeline, provider: Bat
     assert pipeline.value("SELECT count(*) FROM model_calls WHERE stage = 'critique'") == 1
     assert pipeline.value("SELECT bool_and(service_tier = 'batch') FROM model_calls")
     assert pipeline.model.requests == []
-
-
-def test_an_answer_whose_critique_fails_in_its_batch_is_kept(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
     provider.fate = lambda question, _: "400" if "analysis between" in question else "answered"
-    submission = pipeline.submit(PARAGRAPH, options=in_batches(critique=True))
-
-    finish(pipeline, provider, submission)
-
-    assert pipeline.job(submission).status == "succeeded"
-    assert pipeline.value("SELECT critique_outcome FROM document_results") == "failed"
+    failing = pipeline.submit(PARAGRAPH, options=in_batches(critique=True))
+    finish(pipeline, provider, failing)
+    outcome = "SELECT critique_outcome FROM document_results WHERE job_id = :job"
+    job = pipeline.job(failing)
+    assert (job.status, pipeline.value(outcome, job=job.id)) == ("succeeded", "failed")

@@ -77,8 +77,12 @@ def test_a_run_shows_the_batches_it_waits_for(
     assert listed["since"] < listed["until"]
 
 
-def test_questions_not_yet_in_a_batch_are_shown_as_gathered(pipeline: Pipeline) -> None:
+def test_questions_not_yet_in_a_batch_are_shown_as_gathered(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """The run of the same question waits for the same batch; an error of the provider is shown."""
     submission = pipeline.analyze(PARAGRAPH, options=in_batches())
+    following = pipeline.submit(f" {PARAGRAPH}", options=in_batches())
 
     (wait,) = waits_of(pipeline, submission)
     (line,) = in_words(pipeline, submission)
@@ -86,6 +90,14 @@ def test_questions_not_yet_in_a_batch_are_shown_as_gathered(pipeline: Pipeline) 
     assert (wait.batch_id, wait.status, wait.questions) == (None, "gathering", 1)
     assert "gathering · 1 question · since" in line
     assert "1 question for the next batch, online after" in rendered.in_short([wait])
+    pipeline.work(following)
+    schedule(pipeline)
+    (wait,) = waits_of(pipeline, following)
+    assert (wait.provider_id, wait.questions) == ("batch-1", 1)
+    provider.statuses = {"retrieve": 401}
+    pass_hours(pipeline, 1)
+    schedule(pipeline)
+    assert in_words(pipeline, submission)[0].endswith("It says 401.")
 
 
 def test_a_shared_batch_shows_how_many_of_its_questions_are_of_other_runs(
@@ -102,29 +114,6 @@ def test_a_shared_batch_shows_how_many_of_its_questions_are_of_other_runs(
 
     assert "2 questions (2 of 3 done)" in in_words(pipeline, others)[0]
     assert provider.batches[0].fates is None
-
-
-def test_a_follower_waits_for_the_batch_of_its_leader(pipeline: Pipeline) -> None:
-    leading = pipeline.submit(PARAGRAPH, options=in_batches())
-    following = pipeline.submit(f" {PARAGRAPH}", options=in_batches())
-    pipeline.work(leading)
-    pipeline.work(following)
-    schedule(pipeline)
-
-    (wait,) = waits_of(pipeline, following)
-
-    assert wait.provider_id == "batch-1"
-    assert wait.questions == 1
-
-
-def test_a_providers_error_message_is_shown(pipeline: Pipeline, provider: BatchProvider) -> None:
-    submission = pipeline.analyze(PARAGRAPH, options=in_batches())
-    schedule(pipeline)
-    provider.statuses = {"retrieve": 401}
-    pass_hours(pipeline, 1)
-    schedule(pipeline)
-
-    assert in_words(pipeline, submission)[0].endswith("It says 401.")
 
 
 def test_a_finished_run_waits_for_nothing(pipeline: Pipeline, provider: BatchProvider) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,17 +15,18 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from sqlalchemy import select, text
+from sqlalchemy import text
 
-from chordwise.errors import BudgetExceededError, BudgetReservedError, UsageError
+from chordwise.domain import money
+from chordwise.errors import BudgetExceededError, BudgetReservedError, ChordwiseError, UsageError
 from chordwise.pipeline.models import budgets as spending
-from chordwise.pipeline.models.budgets import JobBudget, Reservations
 from chordwise.settings import Settings
 from chordwise.storage import budgets
-from chordwise.storage.budgets import Budget
+from chordwise.storage.budgets import Budget, Reservation
+from chordwise.storage.chunk_work import CallEntry, store_entries
 from chordwise.storage.database import Database, open_engine
+from chordwise.storage.group_commit import GroupCommit
 from tests.fakes.counting import recorded
-from tests.fakes.pipeline import with_settings
 
 _RUN = """
 INSERT INTO runs (id, name, status, options, type_count) VALUES (:run, :name, 'open', '{}', 1)
@@ -44,12 +45,53 @@ INSERT INTO jobs (id, run_id, intake_id, document_id, analysis_type, options, op
 VALUES (:job, :run, :intake, :document, 'summary', '{}', 'h', 'm', 'running', 0, 0)
 """
 
+CALL: dict[str, object] = {
+    "stage": "analyze",
+    "provider": "p",
+    "model": "m",
+    "prompt_version": "v@1",
+    "language_model": True,
+    "attempt": 1,
+    "sample": 1,
+    "cache_hit": False,
+}
+SHORT = timedelta(seconds=20)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobBudget:
+    """Reserves and settles the money of a job's calls, as its ledger does."""
+
+    enter: Callable[[CallEntry, timedelta], ChordwiseError | None]
+    job_id: uuid.UUID
+    usd_per_day: Decimal | None
+
+    def reserve(self, max_usd: Decimal) -> uuid.UUID:
+        call_id = uuid.uuid4()
+        refusal = self.enter(self.entry(call_id, max_usd), SHORT)
+        if refusal is not None:
+            raise refusal
+        return call_id
+
+    def entry(self, call_id: uuid.UUID, max_usd: Decimal) -> CallEntry:
+        reservation = Reservation(max_usd=max_usd, usd_per_day=self.usd_per_day)
+        ids = {"id": str(call_id), "job_id": str(self.job_id), "chunk_id": None}
+        begun = CALL | ids | {"reserved_usd": reservation.amount_usd}
+        return CallEntry(begun=begun, reservation=reservation, lasts=timedelta(minutes=1))
+
+    def settle(self, call_id: uuid.UUID, cost_usd: Decimal | None) -> None:
+        self.enter(CallEntry(ended=[ended(call_id, cost_usd)]), SHORT)
+
+
+def ended(call_id: uuid.UUID, cost_usd: Decimal | None) -> dict[str, object]:
+    charged_usd = None if cost_usd is None else money.rounded_up(cost_usd)
+    return {"id": str(call_id), "cost_usd": cost_usd, "charged_usd": charged_usd}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bank:
     """A database in which jobs spend money."""
 
-    settings: Settings
     database: Database
 
     def job(self, cap_usd: Decimal | None = None) -> tuple[uuid.UUID, uuid.UUID]:
@@ -64,8 +106,8 @@ class Bank:
         return ids["run"], ids["job"]
 
     def budget(self, job_id: uuid.UUID, usd_per_day: Decimal | None = None) -> JobBudget:
-        limited = with_settings(self.settings, "budget", usd_per_day=usd_per_day)
-        return JobBudget(reservations=Reservations(limited, self.database), job_id=job_id)
+        enter = GroupCommit(self.database.transaction, store_entries).commit
+        return JobBudget(enter=enter, job_id=job_id, usd_per_day=usd_per_day)
 
     def account(self, scope: str) -> tuple[Decimal, Decimal]:
         with self.database.read() as session:
@@ -80,9 +122,7 @@ class Bank:
 
     def give_up(self) -> int:
         with self.database.write() as session:
-            session.execute(
-                text("UPDATE budget_reservations SET expires_at = now() - '1s'::interval")
-            )
+            session.execute(text("UPDATE model_calls SET expires_at = now() - '1s'::interval"))
             return budgets.settle_abandoned(session, 1_000)
 
 
@@ -90,118 +130,74 @@ class Bank:
 def bank(settings: Settings) -> Iterator[Bank]:
     assert settings.database_url is not None
     engine = open_engine(settings.database_url, pool_size=20)
-    yield Bank(settings=settings, database=Database(engine))
+    yield Bank(database=Database(engine))
     engine.dispose()
-
-
-def test_without_any_cap_nothing_is_reserved(bank: Bank) -> None:
-    _, job_id = bank.job()
-
-    assert bank.budget(job_id).reserve(Decimal(1), 60) is None
-
-
-def test_an_unspent_part_of_a_reservation_is_released(bank: Bank) -> None:
-    run_id, job_id = bank.job(Decimal(1))
-    budget = bank.budget(job_id)
-
-    reservation = budget.reserve(Decimal("0.9"), 60)
-    assert reservation is not None
-    meanwhile = bank.account(budgets.scope_of_run(run_id))
-    budget.settle(reservation, Decimal("0.1"))
-    budget.settle(reservation, Decimal("0.1"))
-
-    assert meanwhile == (Decimal(0), Decimal("0.9"))
-    assert bank.account(budgets.scope_of_run(run_id)) == (Decimal("0.1"), Decimal(0))
-    assert bank.day() == (Decimal("0.1"), Decimal(0))
 
 
 @pytest.mark.parametrize(
     ("reserved", "cost", "spent"),
-    [("0.9", None, "0.9"), ("0.000000001", Decimal("0.0000000005"), "0.00000001")],
+    [("0.9", "0.1", "0.1"), ("0.9", None, "0.9"), ("0.000000001", "0.0000000005", "0.00000001")],
 )
-def test_a_cost_is_never_counted_too_low(
-    bank: Bank, reserved: str, cost: Decimal | None, spent: str
+def test_an_unspent_part_of_a_reservation_is_released(
+    bank: Bank, reserved: str, cost: str | None, spent: str
 ) -> None:
+    """The cost is never counted too low; the answer to a commit may be lost, which is repeated."""
     run_id, job_id = bank.job(Decimal(1))
     budget = bank.budget(job_id)
 
-    reservation = budget.reserve(Decimal(reserved), 60)
-    assert reservation is not None
-    budget.settle(reservation, cost)
+    reservation = budget.reserve(Decimal(reserved))
+    meanwhile = bank.account(budgets.scope_of_run(run_id))
+    for _ in range(2):
+        budget.settle(reservation, None if cost is None else Decimal(cost))
 
-    assert bank.account(budgets.scope_of_run(run_id)) == (Decimal(spent), Decimal(0))
-
-
-def test_old_settled_reservations_are_deleted(bank: Bank) -> None:
-    _, job_id = bank.job(Decimal(1))
-    budget = bank.budget(job_id)
-    settled, still_open = budget.reserve(Decimal("0.1"), 60), budget.reserve(Decimal("0.2"), 60)
-    assert settled is not None
-    budget.settle(settled, Decimal("0.1"))
-
-    with bank.database.write() as session:
-        budgets.forget_settled(session, timedelta(0))
-
-    with bank.database.read() as session:
-        assert session.scalars(select(budgets.BudgetReservation.id)).all() == [still_open]
-    assert bank.day() == (Decimal("0.1"), Decimal("0.2"))
+    assert meanwhile == (Decimal(0), max(Decimal(reserved), Decimal("0.00000001")))
+    assert bank.account(budgets.scope_of_run(run_id)) == bank.day() == (Decimal(spent), Decimal(0))
 
 
 def test_reserved_money_is_waited_for_and_spent_money_is_not(bank: Bank) -> None:
     """A refusal is not final while calls in progress may release money."""
     _, job_id = bank.job(Decimal(1))
     budget = bank.budget(job_id)
-    reservation = budget.reserve(Decimal("0.6"), 60)
-    assert reservation is not None
+    reservation = budget.reserve(Decimal("0.6"))
 
     with pytest.raises(BudgetReservedError) as waiting:
-        budget.reserve(Decimal("0.6"), 60)
+        budget.reserve(Decimal("0.6"))
     budget.settle(reservation, Decimal("0.6"))
     said = r"\$1\.00 does not cover .*: \$0\.60 has been spent"
     with pytest.raises(BudgetExceededError, match=said):
-        budget.reserve(Decimal("0.6"), 60)
+        budget.reserve(Decimal("0.6"))
 
     assert waiting.value.is_throttling
 
 
 def test_the_daily_cap_limits_all_runs_together(bank: Bank) -> None:
+    """A changed cap applies at once."""
     first, second = (bank.budget(bank.job()[1], Decimal(1)) for _ in range(2))
-    reservation = first.reserve(Decimal("0.7"), 60)
-    assert reservation is not None
+    reservation = first.reserve(Decimal("0.7"))
     first.settle(reservation, Decimal("0.7"))
 
     with pytest.raises(BudgetExceededError) as error:
-        second.reserve(Decimal("0.4"), 60)
+        second.reserve(Decimal("0.4"))
 
     assert error.value.hint.endswith("or raise budget.usd_per_day and run it now.")
     assert "ends at midnight UTC" in error.value.hint
+    bank.budget(second.job_id, Decimal(2)).reserve(Decimal("0.4"))
+    assert bank.day() == (Decimal("0.7"), Decimal("0.4"))
 
 
 def test_a_new_day_begins_with_an_empty_account(bank: Bank) -> None:
     """Each day has a separate account; a reservation of yesterday is settled there."""
     _, job_id = bank.job()
     budget = bank.budget(job_id, Decimal(1))
-    reservation = budget.reserve(Decimal("0.9"), 60)
-    assert reservation is not None
+    reservation = budget.reserve(Decimal("0.9"))
     with bank.database.write() as session:
         session.execute(text("UPDATE budgets SET scope = 'day:2001-01-01' WHERE run_id IS NULL"))
-        session.execute(text("UPDATE budget_reservations SET day = '2001-01-01'"))
+        session.execute(text("UPDATE model_calls SET started_at = '2001-01-01T12:00Z'"))
 
-    again = budget.reserve(Decimal("0.9"), 60)
+    budget.reserve(Decimal("0.9"))
     budget.settle(reservation, Decimal("0.8"))
 
-    assert again is not None
     assert bank.account("day:2001-01-01") == (Decimal("0.8"), Decimal(0))
-
-
-def test_a_changed_daily_cap_applies_at_once(bank: Bank) -> None:
-    _, job_id = bank.job()
-    reservation = bank.budget(job_id, Decimal(1)).reserve(Decimal(1), 60)
-    assert reservation is not None
-    bank.budget(job_id, Decimal(1)).settle(reservation, None)
-
-    assert bank.budget(job_id, Decimal(2)).reserve(Decimal(1), 60) is not None
-    assert bank.day() == (Decimal(1), Decimal(1))
 
 
 def test_a_new_cap_includes_earlier_spending(bank: Bank) -> None:
@@ -224,16 +220,15 @@ def test_a_new_cap_includes_earlier_spending(bank: Bank) -> None:
     with pytest.raises(UsageError, match="spent"), bank.database.write() as session:
         spending.change_cap(session, run_id, Decimal("0.5"))
     with pytest.raises(BudgetExceededError):
-        bank.budget(job_id, Decimal(5)).reserve(Decimal("0.3"), 60)
-    assert bank.budget(job_id, Decimal(5)).reserve(Decimal("0.2"), 60) is not None
+        bank.budget(job_id, Decimal(5)).reserve(Decimal("0.3"))
+    bank.budget(job_id, Decimal(5)).reserve(Decimal("0.2"))
     assert bank.day() == (Decimal("0.75"), Decimal("0.2"))
 
 
 def test_a_killed_worker_counts_as_having_spent_its_reservation(bank: Bank) -> None:
     run_id, job_id = bank.job(Decimal(1))
     budget = bank.budget(job_id)
-    reservation = budget.reserve(Decimal("0.9"), 60)
-    assert reservation is not None
+    reservation = budget.reserve(Decimal("0.9"))
 
     with bank.database.write() as session:
         before_it_ran_out = budgets.settle_abandoned(session, 10)
@@ -276,10 +271,9 @@ class SimulatedWorker:
         budget = self.bank.budget(job_id, self.usd_per_day)
         most = Decimal(self.random.randint(1, 400)) / 10_000
         try:
-            reservation = budget.reserve(most, 60)
+            reservation = budget.reserve(most)
         except (BudgetExceededError, BudgetReservedError):
             return False
-        assert reservation is not None
         self._answer(budget, run_id, reservation, most)
         return True
 
@@ -383,12 +377,11 @@ class Interleaving:
         if worker in self.in_flight or worker in self.lost:
             return
         try:
-            reservation = self.budget.reserve(most, 60)
+            reservation = self.budget.reserve(most)
         except (BudgetExceededError, BudgetReservedError):
             spent, reserved = self.bank.account(budgets.scope_of_run(self.run_id))
             assert spent + reserved + most > self.cap  # the refusal was necessary
         else:
-            assert reservation is not None
             self.in_flight[worker] = (reservation, most)
 
     def _settle(self, reservation: uuid.UUID, most: Decimal, size: int, *, is_known: bool) -> None:
@@ -421,32 +414,43 @@ def test_the_account_is_right_in_any_order(bank: Bank, steps: list[tuple[str, in
         interleaving.check()
 
 
-def test_requests_of_many_threads_share_their_statements(bank: Bank) -> None:
+def test_calls_of_many_threads_share_their_statements(bank: Bank) -> None:
     (first_run, first), (second_run, second) = bank.job(Decimal(1)), bank.job(Decimal(2))
-    reservations = bank.budget(first, Decimal(50)).reservations
+    budgets_of_jobs = [bank.budget(job_id, Decimal(50)) for job_id in (first, second)]
+    calls = [uuid.uuid4() for _ in range(32)]
     group = [
-        spending._Request(
-            reservation_id=uuid.uuid4(),
-            job_id=(first, second)[number % 2],
-            max_usd=Decimal("0.1"),
-            lasts=timedelta(minutes=1),
-        )
-        for number in range(32)
+        budgets_of_jobs[number % 2].entry(call_id, Decimal("0.1"))
+        for number, call_id in enumerate(calls)
     ]
-    reservations.reserved.commit(group[0], timedelta(seconds=5))  # creates the account of the day
+    budgets_of_jobs[0].settle(budgets_of_jobs[0].reserve(Decimal("0.1")), Decimal(0))
 
-    with bank.database.write() as session, recorded() as sent:
-        outcomes = reservations.reserve_all(session, group)
-    granted = [request for request, outcome in zip(group, outcomes, strict=True) if outcome is True]
-    assert len(sent) <= 7
+    with bank.database.transaction() as store, recorded() as sent:
+        refusals = store_entries(store, group)
+    granted = [call for call, refusal in zip(calls, refusals, strict=True) if refusal is None]
+    assert len(sent) == 4, "the calls, the accounts, and the calls without money"
     assert len(granted) == 26, "ten of the first run and all sixteen of the second"
     assert bank.account(f"run:{first_run}") == (Decimal(0), Decimal(1))
     assert bank.account(f"run:{second_run}") == (Decimal(0), Decimal("1.6"))
     assert bank.day() == (Decimal(0), Decimal("2.6"))
 
-    with bank.database.write() as session, recorded() as sent:
-        costs = [(request.reservation_id, Decimal("0.01")) for request in granted]
-        assert spending._settle_all(session, costs) == [Decimal("0.1")] * 26
-    assert len(sent) <= 5
+    with bank.database.transaction() as store, recorded() as sent:
+        ends = [ended(call_id, Decimal("0.01")) for call_id in granted]
+        store_entries(store, [CallEntry(ended=ends)])
+    assert len(sent) == 2, "the calls and the accounts"
     assert bank.account(f"run:{first_run}") == (Decimal("0.1"), Decimal(0))
     assert bank.day() == (Decimal("0.26"), Decimal(0))
+
+
+def test_a_call_that_begins_twice_is_reserved_once(bank: Bank) -> None:
+    """The answer to a commit may be lost; the entry, or its withdrawal, is then stored again."""
+    run_id, job_id = bank.job(Decimal(1))
+    budget = bank.budget(job_id)
+    call_id = uuid.uuid4()
+    entry = budget.entry(call_id, Decimal("0.9"))
+
+    assert [budget.enter(entry, SHORT) for _ in range(2)] == [None, None]
+
+    assert bank.account(budgets.scope_of_run(run_id)) == (Decimal(0), Decimal("0.9"))
+    for _ in range(2):
+        budget.enter(CallEntry(withdrawn=[call_id]), SHORT)
+    assert bank.account(budgets.scope_of_run(run_id)) == bank.day() == (Decimal(0), Decimal(0))

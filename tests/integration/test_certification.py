@@ -17,14 +17,14 @@ from sqlalchemy.orm import Session
 
 from chordwise import Client
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
-from chordwise.domain.json_values import JsonObject, JsonValue, objects
+from chordwise.domain.json_values import JsonObject, JsonValue, as_object, objects
 from chordwise.domain.learning import certification as domain
-from chordwise.domain.learning.calibration import Points
-from chordwise.domain.learning.certification import ScoredAnswer
+from chordwise.domain.learning.statistics import Points
 from chordwise.errors import ExitCode, UsageError
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.learning.certification import Bounds, Certified, certify
+from chordwise.pipeline.learning.certification import Bounds, certify
 from chordwise.pipeline.learning.scope import Scope
+from chordwise.relations.relation import Row
 from chordwise.settings import Profile, Settings
 from chordwise.storage import calibrations, pruning
 from chordwise.storage.calibrations import Calibration, Key
@@ -130,6 +130,52 @@ def test_checks_in_random_order_certify_a_field(pipeline: Pipeline, tmp_path: Pa
     assert accepted(pipeline) == [("party", left), ("results", left), ("term", DOCUMENTS)]
 
 
+def test_values_that_are_not_mentioned_are_checked_and_certified(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """Not where a part of the document was not read."""
+    silent = {"party": (None, 9), "term": ("5 days", 5)}
+    values = {f"silent-{place}.txt": silent for place in range(DOCUMENTS)}
+    run_name = extracted(pipeline, values).name
+    states = "SELECT trust::text, count(*) FROM absences GROUP BY 1 ORDER BY 1"
+
+    def party() -> JsonObject:
+        output = output_of("certify", run_name, *BOUNDS, "--json")
+        return objects(json.loads(output.out)["certified"])[0]
+
+    first = party()
+    assert first["name"] == "party, not mentioned"
+    check(tmp_path, {**first, "name": "party"}, ["approved"] * 20)
+    assert as_object(party()["certificate"])["verdict"] == "certified"
+    assert pipeline.rows(states) == [("certified", DOCUMENTS - 20), ("confirmed", 20)]
+    pipeline.execute("""UPDATE results SET failed_chunks = '[{"position": 1}]'""")
+    assert pipeline.rows(states) == [("confirmed", 20), ("unread", DOCUMENTS - 20)]
+    document = str(objects(first["to_check"])[0]["source"])
+    right = {"document": document, "path": "party", "verdict": "corrected", "value": "Company 0"}
+    file = written(tmp_path / "right.jsonl", right)
+    assert run(["feedback", "--file", str(file)]) == ExitCode.SUCCESS
+    assert as_object(party()["certificate"])["wrong"] == 1
+
+
+def test_values_and_absences_of_a_field_are_certified_separately(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """Right values do not certify that other documents do not mention the field."""
+    silent = {"party": (None, 2), "term": ("5 days", 5)}
+    extracted(pipeline, {f"silent-{place}.txt": silent for place in range(DOCUMENTS)})
+    documents: JsonValue = [{"source": f"first-{place}.txt"} for place in range(DOCUMENTS)]
+    check(tmp_path, {"name": "party", "to_check": documents}, ["approved"] * DOCUMENTS)
+    certified()
+    assert pipeline.rows(STATES)[:2] == [
+        ("party", "certified", DOCUMENTS, DOCUMENTS),
+        ("party, not mentioned", "open", 0, DOCUMENTS),
+    ]
+    pipeline.execute("UPDATE facts SET doubts = '{check failed}' WHERE value IS NULL")
+    pipeline.execute("UPDATE results SET needs_review = true")
+    blocking = "SELECT count(*) FROM review_queue WHERE item = 'party' AND blocks_certificate"
+    assert pipeline.value(blocking) == DOCUMENTS
+
+
 def test_many_errors_show_how_much_must_be_reviewed(pipeline: Pipeline, tmp_path: Path) -> None:
     check(tmp_path, certified()["party"], ["rejected", "approved"] * 10)
 
@@ -137,25 +183,6 @@ def test_many_errors_show_how_much_must_be_reviewed(pipeline: Pipeline, tmp_path
 
     assert "not possible" in out
     assert "at least 44.4% must be reviewed" in out
-    assert accepted(pipeline)[0] == ("party", 0)
-
-
-def test_later_answers_are_accepted_until_a_drift_shows(pipeline: Pipeline, tmp_path: Path) -> None:
-    """The certificate is then withdrawn, also for earlier answers; the exit code reports it."""
-    check(tmp_path, certified()["party"], ["approved"] * 20)
-    certified()
-    extract(pipeline, "later", DOCUMENTS)
-
-    fields = certified()
-    assert accepted(pipeline)[0] == ("party", 2 * DOCUMENTS)
-
-    later = [
-        answer
-        for answer in objects(fields["party"]["to_check"])
-        if "later" in str(answer["source"])
-    ]
-    check(tmp_path, {"name": "party", "to_check": list(later)}, ["rejected"] * 5)
-    assert certified(ExitCode.INCOMPLETE)["party"]["later_wrong"] == 5
     assert accepted(pipeline)[0] == ("party", 0)
 
 
@@ -392,7 +419,7 @@ def test_a_rejected_answer_is_not_accepted_although_its_label_is_certified(
 
     assert count_accepted(pipeline) == (29, 29)
     (label,) = certify(database, scope, LOOSE)
-    assert (label.certificate.accepted, count_accepted(pipeline)) == (30, (29, 29))
+    assert (label["certificate"].accepted, count_accepted(pipeline)) == (30, (29, 29))
 
 
 def count_accepted(pipeline: Pipeline) -> tuple[object, object]:
@@ -411,12 +438,10 @@ def test_labels_not_chosen_yet_reserve_their_share_of_the_risk(pipeline: Pipelin
     (label,) = certify(pipeline.context.database, scope, LOOSE)
 
     whole, fourth = (
-        domain.certify(
-            [ScoredAnswer(0.5)] * DOCUMENTS, LOOSE.max_error, LOOSE.risk / parts
-        ).more_checks
+        domain.certify([(0.5, None)] * DOCUMENTS, LOOSE.max_error, LOOSE.risk / parts).more_checks
         for parts in (1, 4)
     )
-    assert label.certificate.more_checks == fourth != whole
+    assert label["certificate"].more_checks == fourth != whole
 
 
 def test_answers_are_ranked_by_the_calibration_at_the_time_of_the_draw(pipeline: Pipeline) -> None:
@@ -466,7 +491,7 @@ def test_the_client_certifies_by_checks(pipeline: Pipeline) -> None:
     assert len(questions) == DOCUMENTS
     assert {question["value"]["item"] for question in questions} == {"party"}
     assert (all(new), again) == (True, False)
-    assert (party.certificate.accepted, term.certificate.accepted) == (DOCUMENTS, 0)
+    assert (party["certificate"].accepted, term["certificate"].accepted) == (DOCUMENTS, 0)
     assert len(left) == DOCUMENTS - 20
     assert accepted(pipeline)[0] == ("party", DOCUMENTS)
 
@@ -576,7 +601,7 @@ def test_the_risk_is_divided_among_all_types_though_one_is_asked_for(pipeline: P
 
     assert len(together) == len(apart) == 3
     needed = [
-        sorted(unit.certificate.more_checks or 0 for unit in one) for one in (together, apart)
+        sorted(unit["certificate"].more_checks or 0 for unit in one) for one in (together, apart)
     ]
     assert needed[0] == needed[1]
 
@@ -595,20 +620,20 @@ def test_answers_that_were_wrong_and_asked_again_alone_do_not_certify_the_others
     pipeline = a_pipeline(settings, often_wrong, repeat_last=True)
     extracted(pipeline, values)
 
-    def of_firms() -> Certified:
+    def of_firms() -> Row:
         bounds = Bounds(max_error=0.1, risk=0.3)
         scope = scope_of(pipeline, ["extraction"], instructions="firm")
         units = certify(pipeline.context.database, scope, bounds)
-        return next(unit for unit in units if unit.unit.name == "firm")
+        return next(unit for unit in units if unit["name"] == "firm")
 
-    checked = [answer.source for answer in of_firms().to_check][:20]
+    checked = [answer["source"] for answer in of_firms()["to_check"]][:20]
     said = [{"document": name, "path": "firm", "value": firms[name]} for name in checked]
     assert run(["feedback", "--file", str(written(tmp_path / "said.jsonl", *said))]) == 0
-    assert of_firms().certificate.wrong
+    assert of_firms()["certificate"].wrong
 
     extracted(a_learner(settings), {name: values[name] for name in checked}, fresh=True)
 
-    certificate = of_firms().certificate
+    certificate = of_firms()["certificate"]
     assert (certificate.wrong, certificate.verdict) == (0, domain.CertificationVerdict.OPEN)
     assert pipeline.value("SELECT count(*) FROM facts WHERE item = 'firm' AND accepted") == 0
 

@@ -26,6 +26,7 @@ from chordwise.errors import ExitCode, ModelRequestError, ReadError, ServiceUnav
 from chordwise.pipeline.intake.submit import Submission, open_run
 from chordwise.readers.reader import UnreadDocument
 from chordwise.relations import progress
+from chordwise.relations.relation import Row
 from chordwise.rendering.live import ProgressLines
 from chordwise.rendering.run_waits import RunWatch
 from chordwise.settings import Settings
@@ -61,70 +62,56 @@ def desk(settings: Settings, addressed: None) -> Desk:
 
 
 def test_runs_lists_runs_and_shows_both_lines_of_an_account(desk: Desk) -> None:
-    """The lines balance; failures are listed below them with hints."""
-    listed, shown = output_of("runs"), output_of("runs", "latest")
+    """The lines balance, failures have hints, and JSON has every state, also those of no job."""
+    listed, shown = output_of("runs").out, output_of("runs", "latest").out
 
-    for words in (desk.submission.name, "finished", "1/2"):
-        assert words in listed.out
-    assert "3 found = 2 accepted + 1 encrypted ✓" in shown.out
-    assert "2 planned = 1 succeeded + 1 failed ✓" in shown.out
-    assert "Unlock it." in shown.out
-    assert "Ask otherwise." in shown.out
-    assert "\x1b" not in shown.out
-
-
-def test_a_run_as_json(desk: Desk) -> None:
-    """It contains every state, also those without a job."""
+    assert [word for word in (desk.submission.name, "finished", "1/2") if word not in listed] == []
+    assert "3 found = 2 accepted + 1 encrypted ✓" in shown
+    assert "2 planned = 1 succeeded + 1 failed ✓" in shown
+    assert "Unlock it." in shown
+    assert "Ask otherwise." in shown
+    assert "\x1b" not in shown
     for name in (desk.submission.name, str(desk.submission.run_id), "latest"):
-        shown = json.loads(output_of("runs", name, "--json").out)
-
-        assert shown["schema_version"] == 1
-        assert shown["run"]["run_id"] == str(desk.submission.run_id)
-        assert shown["run"]["outcomes"]["encrypted"] == 1
-        assert shown["run"]["intakes_balance"] is True
-        assert set(shown["run"]["states"]) == {status.value for status in JobStatus}
-        assert [job["status"] for job in shown["jobs"]] == ["succeeded", "failed"]
-        assert {failure["what"] for failure in shown["failures"]} == {"intake", "job"}
-        assert shown["usage"]["total"] == 2
-
-
-@pytest.mark.parametrize("command", [("runs", "nope"), ("results", "--run", "nope")])
-def test_an_unknown_run_is_a_usage_error(command: tuple[str, ...]) -> None:
-    assert "There is no run “nope”." in output_of(*command, code=ExitCode.USAGE).err
+        told = json.loads(output_of("runs", name, "--json").out)
+        account = told["run"]
+        assert (told["schema_version"], account["run_id"]) == (1, str(desk.submission.run_id))
+        assert (account["outcomes"]["encrypted"], account["intakes_balance"]) == (1, True)
+        assert set(account["states"]) == {status.value for status in JobStatus}
+        assert [job["status"] for job in told["jobs"]] == ["succeeded", "failed"]
+        assert {failure["what"] for failure in told["failures"]} == {"intake", "job"}
+        assert told["usage"]["total"] == 2
+    for command in (("runs", "nope"), ("results", "--run", "nope")):
+        assert "There is no run “nope”." in output_of(*command, code=ExitCode.USAGE).err
 
 
 def test_results_are_shown_as_readable_text(desk: Desk) -> None:
-    """The answer is shown with its quote and place; markup in it is plain text."""
-    shown = output_of("results", "--run", desk.submission.name)
+    """The answer is shown with its quote and place; markup in it is plain text.
 
-    assert "bridge.txt · summary" in shown.out
-    assert "A [bold]bridge[/bold]" in shown.out
-    assert "“The bridge was opened in May.” [0–29]" in shown.out
-
-
-def test_results_can_be_filtered() -> None:
-    """Filters are run, type, and a part of the name; no match is reported and is no error."""
-    by_name = json.loads(output_of("results", "--document", "BRIDGE", "--json").out)
-    by_wildcard = json.loads(output_of("results", "--document", "%", "--json").out)
-    by_type = output_of("results", "--type", "sentiment")
-
-    assert by_name["total"] == 1
-    assert by_name["results"][0]["source"] == "bridge.txt"
-    assert by_wildcard == {"schema_version": 1, "total": 0, "results": []}
-    assert by_type.out == ""
-    assert "No results match" in by_type.err
-
-
-def test_without_a_run_the_newest_answer_to_a_question_is_listed(desk: Desk) -> None:
-    """A later run reuses the answer about the same document: it is listed once."""
+    Filters are run, type, and a part of the name; no match is reported and is no error.
+    A later run reuses the answer about the same document: without a run it is listed once.
+    """
+    shown = output_of("results", "--run", desk.submission.name).out
+    nothing = output_of("results", "--type", "sentiment")
+    by_name, by_wildcard = listed("--document", "BRIDGE"), listed("--document", "%")
     later = desk.pipeline.submit(a_document(SHORT, "bridge.txt"))
 
-    every = json.loads(output_of("results", "--json").out)
-    of_the_first = json.loads(output_of("results", "--json", "--run", desk.submission.name).out)
+    assert "bridge.txt · summary" in shown
+    assert "A [bold]bridge[/bold]" in shown
+    assert "“The bridge was opened in May.” [0–29]" in shown
+    assert [result["source"] for result in by_name] == ["bridge.txt"]
+    assert by_wildcard == []
+    assert nothing.out == ""
+    assert "No results match" in nothing.err
+    assert [(result["run"], result["reused"]) for result in listed()] == [(later.name, True)]
+    (first,) = listed("--run", desk.submission.name)
+    assert first["run"] == desk.submission.name
 
-    assert [result["run"] for result in every["results"]] == [later.name]
-    assert every["results"][0]["reused"] is True
-    assert [result["run"] for result in of_the_first["results"]] == [desk.submission.name]
+
+def listed(*options: str) -> list[Row]:
+    output = json.loads(output_of("results", "--json", *options).out)
+    assert output["total"] == len(output["results"])
+    results: list[Row] = output["results"]
+    return results
 
 
 def test_sql_as_csv_json_and_table() -> None:
@@ -200,46 +187,35 @@ def test_no_output_contains_control_sequences(monkeypatch: pytest.MonkeyPatch) -
         assert [c for c in shown if unicodedata.category(c) in {"Cc", "Cf"} and c != "\n"] == []
 
 
-def test_a_wide_view_is_shown_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each column has a line if a table has no room for all of them."""
+def test_a_long_table_is_truncated_with_a_notice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal shows a hundred rows, a file receives all; a wide table has a line per column.
+
+    PostgreSQL's own error is shown.
+    """
     monkeypatch.setenv("COLUMNS", "80")
-
-    shown = output_of("sql", "SELECT * FROM document_results", "--limit", "1").out
-
-    assert re.search(r"^source +\| bridge.txt +$", shown, re.MULTILINE)
-    assert re.search(r"^prompt_version +\| summary.analyze@\d +$", shown, re.MULTILINE)
-
-
-def test_a_long_table_is_truncated_with_a_notice() -> None:
-    """A terminal shows a hundred rows; a file receives all of them."""
     statement = "SELECT generate_series(1, 500) AS n"
 
-    table = output_of("sql", statement)
-    rows = output_of("sql", "--csv", statement)
+    table, rows = output_of("sql", statement), output_of("sql", "--csv", statement)
+    wide = output_of("sql", "SELECT * FROM document_results", "--limit", "1").out
+    refused = output_of("sql", "SELECT * FROM outbox", code=ExitCode.USAGE)
 
-    assert len(table.out.splitlines()) == 101
+    assert (len(table.out.splitlines()), len(rows.out.splitlines())) == (101, 501)
     assert "first 100 rows" in table.err
-    assert len(rows.out.splitlines()) == 501
-
-
-def test_a_refused_statement_and_a_repeated_migration_change_nothing() -> None:
-    """PostgreSQL's own error is shown, and the migration keeps the newest revision."""
-    shown = output_of("sql", "SELECT * FROM outbox", code=ExitCode.USAGE)
-    versions = json.loads(output_of("migrate", "--json").out)
-
-    assert shown.out == ""
-    assert "permission denied" in shown.err
-    assert versions["before"] == versions["after"]
+    assert re.search(r"^source +\| bridge.txt +$", wide, re.MULTILINE)
+    assert re.search(r"^prompt_version +\| summary.analyze@\d +$", wide, re.MULTILINE)
+    assert refused.out == ""
+    assert "permission denied" in refused.err
 
 
 def test_an_unmigrated_database_names_the_migration_command(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, database_url: SecretStr
 ) -> None:
-    """The exit code is that of a configuration error."""
-    other = database_url.get_secret_value()
+    """The exit code is that of a configuration error; a repeated migration changes nothing."""
+    versions = json.loads(output_of("migrate", "--json").out)
+    assert versions["before"] == versions["after"]
     desk.pipeline.execute("DROP VIEW stale_results")
     desk.pipeline.execute("DELETE FROM alembic_version")
-    monkeypatch.setenv("CHORDWISE_DATABASE_URL", other)
+    monkeypatch.setenv("CHORDWISE_DATABASE_URL", database_url.get_secret_value())
 
     assert "chordwise migrate" in output_of("runs", code=ExitCode.CONFIGURATION).err
 
@@ -306,16 +282,11 @@ def test_a_wait_ends_with_the_run(desk: Desk) -> None:
         desk.pipeline.execute("UPDATE jobs SET status = 'cancelled' WHERE status = 'running'")
         desk.pipeline.execute("UPDATE runs SET status = 'finished'")
 
-    watch = RunWatch(
-        desk.pipeline.context.settings,
-        desk.pipeline.context.database,
-        said.append,
-        pause=cancel_meanwhile,
-    )
-    assert (
-        watch.wait_until_over(waiting.run_id, ProgressLines(said.append)).status
-        is RunStatus.FINISHED
-    )
+    context = desk.pipeline.context
+    watch = RunWatch(context.settings, context.database, said.append, pause=cancel_meanwhile)
+    ended = watch.wait_until_over(waiting.run_id, ProgressLines(said.append))
+
+    assert ended.status is RunStatus.FINISHED
     assert [line.split(" · ")[0] for line in said] == ["0/1 documents", "1/1 documents"]
 
 
@@ -329,12 +300,9 @@ def test_a_wait_reports_a_lack_of_progress_once(desk: Desk) -> None:
         if now[0] > 300:
             desk.pipeline.execute("UPDATE runs SET status = 'paused'")
 
+    context, clock = desk.pipeline.context, lambda: now[0]
     watch = RunWatch(
-        desk.pipeline.context.settings,
-        desk.pipeline.context.database,
-        warned.append,
-        clock=lambda: now[0],
-        pause=pass_time,
+        context.settings, context.database, warned.append, clock=clock, pause=pass_time
     )
     watch.wait_until_over(waiting.run_id, ProgressLines(lambda _line: None))
 
@@ -359,18 +327,14 @@ def test_a_wait_reports_that_a_worker_is_running(desk: Desk) -> None:
 def test_a_wait_survives_a_short_outage_of_the_database(desk: Desk) -> None:
     now = [0.0]
     database = desk.pipeline.context.database
-    broken = a_pipeline(
-        desk.pipeline.context.settings.model_copy(
-            update={"database_url": SecretStr("postgresql://u:p@127.0.0.1:1/none")}
-        )
-    ).context.database
+    away = {"database_url": SecretStr("postgresql://u:p@127.0.0.1:1/none")}
+    settings = desk.pipeline.context.settings.model_copy(update=away)
+    broken = a_pipeline(settings).context.database
 
     def pass_time(_seconds: float) -> None:
         now[0] += 25
 
-    watch = RunWatch(
-        desk.pipeline.context.settings, broken, print, clock=lambda: now[0], pause=pass_time
-    )
+    watch = RunWatch(settings, broken, print, clock=lambda: now[0], pause=pass_time)
 
     with pytest.raises(ServiceUnavailableError):
         watch.wait_until_over(uuid.uuid4(), ProgressLines(lambda _line: None))

@@ -204,3 +204,23 @@ def test_up_runs_the_stack_until_it_is_stopped(desk: Desk) -> None:
     assert "worker.started" in log
     assert "Stopped." in log
     assert "No services are running" in desk.talk("down")
+
+
+@pytest.mark.nightly
+def test_a_copy_of_the_home_is_a_backup(desk: Desk) -> None:
+    """What was analyzed after the copy is not in it, and is analyzed again."""
+    home, copy = desk.folder / "home", desk.folder / "copy"
+    desk.call("analyze", "letters/one.txt", "--run-name", "yesterday")
+    desk.talk("down")
+    subprocess.run(["/bin/cp", "-a", str(home), str(copy)], check=True)
+    (desk.folder / "letters" / "two.txt").write_text(f"Again: {LETTER}", "utf-8")
+    desk.call("analyze", "letters/two.txt", "--run-name", "today")
+    desk.talk("down")
+
+    shutil.rmtree(home)
+    copy.rename(home)
+
+    runs = json.loads(desk.call("runs", "--json"))["runs"]
+    assert runs[0]["run"] == "yesterday"
+    desk.call("analyze", "letters/two.txt", "--run-name", "today")
+    assert json.loads(desk.call("runs", "--json"))["runs"][0]["run"] == "today"

@@ -35,16 +35,6 @@ def inbox(
     watched_inbox.close()
 
 
-def test_a_missing_folder_is_not_reported_as_a_permission_problem(inbox: WatchedInbox) -> None:
-    shutil.rmtree(inbox.folders.inbox)
-
-    (state,) = json.loads(output_of("inbox", "--json").out)["inboxes"]
-
-    assert [entry["reason"] for entry in state["refused"]] == [
-        "does not exist; the scheduler creates it when it starts"
-    ]
-
-
 def test_the_files_of_each_folder_are_counted(inbox: WatchedInbox) -> None:
     """The text output shows the folder, the counts, and a table of the latest files."""
     inbox.drop("done.txt", LETTER)
@@ -89,11 +79,17 @@ def test_a_failure_is_shown_with_its_reason_and_the_place_of_its_note(inbox: Wat
     assert file["message"].startswith(f"{inbox.folders.inbox}/empty.txt ")
     assert f"✗ empty.txt: {file['message']} → {file['hint']}" in shown
     assert f"{inbox.folders.inbox.with_name('failed')}: NAME.json" in shown
+    shutil.rmtree(inbox.folders.inbox)
+    (state,) = json.loads(output_of("inbox", "--json").out)["inboxes"]
+    assert [entry["reason"] for entry in state["refused"]] == [
+        "does not exist; the scheduler creates it when it starts"
+    ]
 
 
 def test_a_profile_that_holds_files_back_reports_the_reason(inbox: WatchedInbox) -> None:
     """A profile without waiting files holds nothing back."""
-    add_to_profile(inbox, 'schema = "gone.json"')
+    with (inbox.folders.root / "chordwise.toml").open("a", encoding="utf-8") as config:
+        config.write('schema = "gone.json"\n')
     inbox.drop("c.txt", LETTER)
     (before,) = json.loads(output_of("inbox", "--json").out)["inboxes"]
     inbox.drop("bills/a.txt", LETTER)
@@ -112,7 +108,7 @@ def test_a_profile_that_holds_files_back_reports_the_reason(inbox: WatchedInbox)
 
 
 def test_a_side_car_without_a_file_is_reported(inbox: WatchedInbox) -> None:
-    """The hint gives the correct name; hidden side-cars are not reported."""
+    """The hint gives the correct name; hidden side-cars are not reported, others not all named."""
     for name in ("bills/.a.txt", "bills/a.txt", "bills/b", "C.TXT", "folder"):
         inbox.drop(f"{name}.chordwise.toml", "critique = true")
     upper = inbox.drop("C.TXT", LETTER).with_name("C.TXT.chordwise.toml")
@@ -130,18 +126,11 @@ def test_a_side_car_without_a_file_is_reported(inbox: WatchedInbox) -> None:
     assert state["orphaned_side_cars"] == told
     assert all(f"{path} is a side-car without a file." in said for path in told)
     assert said.count("→ The side-car of NAME.EXT is named NAME.EXT.chordwise.toml") == 1
-
-
-def test_only_the_first_side_cars_without_a_file_are_named(inbox: WatchedInbox) -> None:
-    for number in range(23):
+    for number in range(20):
         inbox.drop(f"{number:02}.txt.chordwise.toml", "critique = true")
-
-    shown = output_of("inbox").in_one_line
-
-    assert shown.count("is a side-car without a file") == 20
-    assert "19.txt.chordwise.toml" in shown
-    assert "20.txt.chordwise.toml" not in shown
-    assert "… and 3 side-cars more without a file" in shown
+    many = output_of("inbox").in_one_line
+    assert many.count("is a side-car without a file") == 20
+    assert "… and 3 side-cars more without a file" in many
 
 
 def test_without_a_folder_the_hint_names_the_setting(
@@ -151,11 +140,3 @@ def test_without_a_folder_the_hint_names_the_setting(
     monkeypatch.chdir(tmp_path)
 
     assert "[inbox] folders" in output_of("inbox", code=ExitCode.USAGE).err
-
-
-def add_to_profile(inbox: WatchedInbox, entry: str) -> None:
-    """Add an entry to the profile in the command's settings."""
-    config = inbox.folders.root / "chordwise.toml"
-    config.write_text(
-        config.read_text("utf-8").replace("[profiles.bills]", f"[profiles.bills]\n{entry}"), "utf-8"
-    )

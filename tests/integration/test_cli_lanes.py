@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from chordwise.settings import Settings
 from chordwise.storage.database import open_engine
-from tests.fakes.commands import output_of, run
+from tests.fakes.commands import output_of
 from tests.fakes.pipeline import SHORT
 
 pytestmark = pytest.mark.usefixtures("addressed")
@@ -36,21 +36,22 @@ def lane_of_the_run(settings: Settings) -> object:
     return lane
 
 
-def test_a_model_without_batches_is_asked_online_with_a_notice(settings: Settings) -> None:
-    printed = output_of("submit", "letter.txt", "--lane", "batch", "--model", "extractive").err
-    assert printed.count(SAID) == 1
-    assert lane_of_the_run(settings) == ("online", False)
+@pytest.mark.parametrize(
+    ("model", "lane", "expected", "notices"),
+    [
+        ("extractive", ["--lane", "batch"], ("online", False), 1),
+        (MODEL, ["--lane", "batch"], ("batch", True), 0),
+        (MODEL, [], ("online", False), 0),
+    ],
+)
+def test_a_run_waits_for_batches_where_the_model_has_them(
+    settings: Settings, model: str, lane: list[str], expected: tuple[str, bool], notices: int
+) -> None:
+    """A model without a Batch API is asked online, with a notice."""
+    printed = output_of("submit", "letter.txt", *lane, "--model", model).err
 
-
-def test_a_model_with_batches_waits_for_them(settings: Settings) -> None:
-    assert SAID not in output_of("submit", "letter.txt", "--lane", "batch", "--model", MODEL).err
-    assert lane_of_the_run(settings) == ("batch", True)
-
-
-def test_without_the_option_a_run_is_online(settings: Settings) -> None:
-    run(["submit", "letter.txt", "--model", "openai/gpt-6.1-terra"])
-
-    assert lane_of_the_run(settings) == ("online", False)
+    assert printed.count(SAID) == notices
+    assert lane_of_the_run(settings) == expected
 
 
 @pytest.mark.parametrize("lane", ["online", "batch"])

@@ -78,11 +78,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(
-    settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> Desk:
+def desk(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Desk:
     """Fill a folder, and let the command have no key for any provider."""
     folder = tmp_path / "reports"
     folder.mkdir()
@@ -145,12 +141,6 @@ def typical(value: object) -> float:
     return float(value["typical"])
 
 
-def quote_of(desk: Desk) -> Quote:
-    """Return the quote of a text for a model whose price is known."""
-    options = RunOptions(types=(AnalysisType.SUMMARY,), model=GPT)
-    return desk.estimate(SHORT, options=options)
-
-
 def test_a_profile_is_quoted_with_its_questions(desk: Desk, tmp_path: Path) -> None:
     """Types and instructions are those of the profile; an option overrides its entry."""
     profile = '[profiles.contracts]\ntypes = ["extraction", "summary"]\ninstructions = "term"\n'
@@ -192,13 +182,10 @@ def test_the_number_of_tokens_is_that_of_the_requests_of_a_run(desk: Desk) -> No
     (line,) = desk.estimate(SHORT, f"\n\n {SHORT}\n Again. \n").lines
     desk.pipeline.analyze(SHORT, f"\n\n {SHORT}\n Again. \n")
 
-    counter, sent = (
-        PROVIDERS["openai"].token_counter(settings),
-        OpenAIModel(settings, SecretStr("k")),
-    )
-    counts = [
-        count_request(counter, sent.body(request)) for request in desk.pipeline.model.requests
-    ]
+    counter = PROVIDERS["openai"].token_counter(settings)
+    sent = OpenAIModel(settings, SecretStr("k"))
+    requests = desk.pipeline.model.requests
+    counts = [count_request(counter, sent.body(request)) for request in requests]
     assert line.questions == len(counts) == 2
     assert line.input_tokens.low == sum(counts)
 
@@ -324,15 +311,9 @@ def test_every_lane_of_the_provider_has_its_price(desk: Desk) -> None:
     assert "Total, online: $" in shown
     assert "Total, batch: $" in shown
     assert "Input tokens are estimated by o200k_base (toktok)." in shown
+    exact = desk.call("--model", "openai/gpt-5.4-mini").in_one_line
+    assert "Input tokens are counted by o200k_base (toktok)." in exact
     assert [desk.count(table) for table in ("documents", "runs", "model_calls")] == [0, 0, 0]
-
-
-def test_a_quote_states_that_it_counted_exactly(desk: Desk) -> None:
-    model = "openai/gpt-5.4-mini"
-
-    shown = desk.call("--model", model).in_one_line
-    assert "Input tokens are counted by o200k_base (toktok)." in shown
-    assert line_of(desk.quote("--model", model))["counts_exactly"] is True
 
 
 def test_a_quote_for_a_lane_has_the_cost_of_a_run_in_it(desk: Desk) -> None:
@@ -419,7 +400,7 @@ def test_tiers_are_quoted_by_the_model_of_each_question(
 )
 def test_a_budget_is_compared_with_the_expected_cost(desk: Desk, share: str, warning: str) -> None:
     """A budget below the expected cost causes a warning, one above the upper bound none."""
-    total = quote_of(desk)
+    total = desk.estimate(SHORT, options=RunOptions(types=(AnalysisType.SUMMARY,), model=GPT))
     assert total.total is not None
 
     said = list(sentences(total, total.total.typical * Decimal(share)))
@@ -490,31 +471,18 @@ def test_a_sample_for_the_batch_lane_is_announced_as_online(desk: Desk) -> None:
     assert announced[0] == announced[1] is not None
 
 
-@pytest.mark.parametrize(
-    ("model", "setting", "words"),
-    [
-        (
-            "house",
-            ("BUDGET__USD_PER_DAY", "0.001"),
-            ("The day's budget of $0.001 does not cover", "Quote without --sample"),
-        ),
-        ("slow", ("LIMITS__MAX_WAIT_SECONDS", "1"), ("peer",)),
-    ],
-)
 def test_a_sample_stays_within_budget_and_limits(
-    desk: Desk,
-    house: AnsweringServer,
-    monkeypatch: pytest.MonkeyPatch,
-    model: str,
-    setting: tuple[str, str],
-    words: tuple[str, ...],
+    desk: Desk, house: AnsweringServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without budget or permit no call is made, and the hint does not mention a run."""
-    monkeypatch.setenv(f"CHORDWISE_{setting[0]}", setting[1])
+    monkeypatch.setenv("CHORDWISE_LIMITS__MAX_WAIT_SECONDS", "1")
+    limited = desk.call("--model", "slow", "--sample", "2", code=ExitCode.INCOMPLETE).err
+    monkeypatch.setenv("CHORDWISE_BUDGET__USD_PER_DAY", "0.001")
+    poor = desk.call("--model", "house", "--sample", "2", code=ExitCode.INCOMPLETE).err
 
-    said = desk.call("--model", model, "--sample", "2", code=ExitCode.INCOMPLETE).err
-
-    assert [word for word in words if word not in said] == []
+    assert "peer" in limited
+    assert "The day's budget of $0.001 does not cover" in poor
+    assert "Quote without --sample" in poor
     assert house.journal == []
 
 

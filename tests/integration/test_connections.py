@@ -158,15 +158,10 @@ def test_an_interrupt_between_two_polls_cancels_the_statement(
 
 
 def test_sessions_have_timeouts_for_idleness_and_locks(engine: Engine) -> None:
+    """The kernel probes idle connections and drops those with unacknowledged data."""
     options = ("idle_session_timeout", "idle_in_transaction_session_timeout", "lock_timeout")
 
     values = [ask(engine, f"SELECT current_setting('{option}')") for option in options]
-
-    assert values == ["2s", "1s", "500ms"]
-
-
-def test_tcp_keepalive_and_user_timeout_are_set(engine: Engine) -> None:
-    """The kernel probes idle connections and drops those with unacknowledged data."""
     with engine.connect() as connection:
         raw: object = connection.connection.dbapi_connection
         assert isinstance(raw, BoundedConnection)
@@ -176,6 +171,7 @@ def test_tcp_keepalive_and_user_timeout_are_set(engine: Engine) -> None:
             unacknowledged = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
             opened.detach()
 
+    assert values == ["2s", "1s", "500ms"]
     assert (alive, idle, unacknowledged) == (1, 1, 1_000)
 
 

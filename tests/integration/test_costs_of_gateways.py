@@ -82,7 +82,9 @@ def an_office(
 def test_the_cost_of_a_local_server_is_unknown(
     settings: Settings, server: AnsweringServer, provider: str
 ) -> None:
+    """Requests without an answer are not billed."""
     office = an_office(settings, server, {"provider": provider})
+    away = an_office(settings, server, {"base_url": "http://127.0.0.1:9/v1"})
 
     office.analyze()
 
@@ -94,6 +96,8 @@ def test_the_cost_of_a_local_server_is_unknown(
         (None, 1)
     ]
     assert "1 call · 150 tokens · cost unknown" in output_of("runs", "latest").out
+    away.analyze()
+    assert away.costs()[1:] == [(Decimal(0), "not_billed")]
 
 
 @pytest.mark.usefixtures("addressed")
@@ -163,22 +167,30 @@ def test_a_budget_stops_an_unpriced_model(settings: Settings, server: AnsweringS
 
 
 @pytest.mark.parametrize(
-    ("model", "expected"),
-    [({"price": "free"}, (Decimal(0), "free")), (PRICES, (COMPUTED_USD, "settings"))],
+    ("model", "headers", "expected"),
+    [
+        ({"price": "free"}, {}, (Decimal(0), "free")),
+        (PRICES, {}, (COMPUTED_USD, "settings")),
+        ({"price": "free"}, {COST_HEADER: "0.125"}, (Decimal("0.125"), "reported")),
+        (PRICES, {COST_HEADER: "0.125"}, (Decimal("0.125"), "reported")),
+    ],
 )
-def test_a_configured_price_is_used(
+def test_a_budget_is_settled_with_the_configured_or_reported_cost(
     settings: Settings,
     server: AnsweringServer,
     model: dict[str, str],
+    headers: dict[str, str],
     expected: tuple[Decimal, str],
 ) -> None:
+    server.cost_headers = headers
     office = an_office(settings, server, model)
 
     submission = office.analyze(budget_usd="5")
 
     assert office.pipeline.job(submission).status == JobStatus.SUCCEEDED
     assert office.costs() == [expected]
-    assert spent(office) == expected[0]
+    account = "SELECT spent_usd, reserved_usd FROM budget_accounts WHERE run IS NOT NULL"
+    assert office.pipeline.rows(account) == [(expected[0], 0)]
 
 
 @pytest.mark.parametrize(
@@ -207,45 +219,21 @@ def test_a_reported_cost_is_recorded_with_its_source(
 
 
 def test_an_invalid_reported_cost_is_ignored(settings: Settings, server: AnsweringServer) -> None:
-    office = an_office(settings, server)
-
-    for usd in ("-1", "nan", "inf", "1_0", "1e9", "٣", " ", "0.1, 0.2", "$1", "0x1"):
-        server.cost_headers = {COST_HEADER: usd} if usd.isascii() else {}
-        server.cost_usage = {"cost": usd}
-        office.analyze()
-
-    assert office.costs() == [(None, None)] * 10
-
-
-def test_a_usage_without_a_usable_cost_is_priced_by_the_settings(
-    settings: Settings, server: AnsweringServer
-) -> None:
     """If the user brings a key for the upstream provider, the reported fee is not the cost."""
     unknown = {"cost_details": {"upstream_inference_cost": None}}
+    costs = ("-1", "nan", "inf", "1_0", "1e9", "٣", " ", "0.1, 0.2", "$1", "0x1")
+    reports: list[tuple[str, dict[str, object]]] = [(usd, {"cost": usd}) for usd in costs]
+    reports += [("", {"cost": cost}) for cost in (True, -0.5, "0.5", {"total": 0.5}, 10_000)]
+    reports += [("", {"cost": 0, "is_byok": True})]
+    reports += [("", {"cost": 0.01, "is_byok": True, **unknown})]
     office = an_office(settings, server, PRICES)
 
-    for usage in (
-        *({"cost": cost} for cost in (True, -0.5, "0.5", {"total_cost": 0.5}, 10_000)),
-        {"cost": 0, "is_byok": True},
-        {"cost": 0.01, "is_byok": True, **unknown},
-    ):
+    for header, usage in reports:
+        server.cost_headers = {COST_HEADER: header} if header and header.isascii() else {}
         server.cost_usage = json.loads(json.dumps(usage))
         office.analyze()
 
-    assert office.costs() == [(COMPUTED_USD, "settings")] * 7
-
-
-@pytest.mark.parametrize("model", [PRICES, {"price": "free"}])
-def test_a_budget_is_settled_with_the_reported_cost(
-    settings: Settings, server: AnsweringServer, model: dict[str, str]
-) -> None:
-    server.cost_headers = {COST_HEADER: "0.125"}
-    office = an_office(settings, server, model)
-
-    office.analyze(budget_usd="5")
-
-    assert spent(office) == Decimal("0.125")
-    assert reserved(office) == 0
+    assert office.costs() == [(COMPUTED_USD, "settings")] * len(reports)
 
 
 def test_unknown_prices_count_as_reported(small_chunks: Settings, server: AnsweringServer) -> None:
@@ -300,14 +288,6 @@ def test_a_budget_counts_calls_of_unknown_cost(settings: Settings, server: Answe
     assert office.pipeline.rows(accounts) == [(1,), (1,)]
 
 
-def test_unanswered_requests_are_not_billed(settings: Settings, server: AnsweringServer) -> None:
-    office = an_office(settings, server, {"base_url": "http://127.0.0.1:9/v1"})
-
-    office.analyze()
-
-    assert office.costs() == [(Decimal(0), "not_billed")]
-
-
 @pytest.mark.parametrize(
     ("budget", "verdict", "said"),
     [
@@ -343,7 +323,3 @@ def test_doctor_warns_of_an_unknown_price_if_there_is_a_budget(
 
 def spent(office: Office) -> object:
     return office.pipeline.value("SELECT spent_usd FROM budget_accounts WHERE run IS NOT NULL")
-
-
-def reserved(office: Office) -> object:
-    return office.pipeline.value("SELECT reserved_usd FROM budget_accounts WHERE run IS NOT NULL")

@@ -25,7 +25,7 @@ UNITS = {
 PROGRAM = """
 import resource, sys
 from pathlib import Path
-from chordwise.domain import chunking
+from chordwise.domain import chunking, outline
 from chordwise.readers.reader import Reader, ReadDocument
 from chordwise.settings import ReaderSettings
 with Reader(ReaderSettings(timeout_seconds=600, memory_megabytes=1_024)) as reader:
@@ -34,7 +34,7 @@ chunks = []
 if isinstance(found, ReadDocument):
     chunks = chunking.split(found.content.text, 3_000)
     for chunk in chunks[:: len(chunks) // 5 + 1]:
-        chunking.table_header(found.content.text, chunk.start_char)
+        outline.table_header(found.content.text, chunk.start_char)
 who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 print(len(chunks), *(resource.getrusage(each).ru_maxrss // 1_024 for each in who))
 """

@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 import psutil
 import psycopg
 import pytest
-import sqlalchemy
 from psycopg import sql
 
 import chordwise
@@ -67,13 +66,10 @@ def running(
 
 
 def answer(server: EmbeddedPostgres, query: str) -> object:
-    engine = sqlalchemy.create_engine(server.url())
-    try:
-        with engine.connect() as connection:
-            value: object = connection.execute(sqlalchemy.text(query)).scalar_one()
-            return value
-    finally:
-        engine.dispose()
+    with psycopg.connect(server.url()) as connection:
+        row = connection.execute(query.encode()).fetchone()
+    assert row is not None
+    return row[0]
 
 
 def test_data_survives_a_restart(used: EmbeddedPostgres) -> None:

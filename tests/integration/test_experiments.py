@@ -292,15 +292,21 @@ def test_a_refresh_belongs_to_no_experiment(settings: Settings, settings_file: P
     assert pipeline.rows(f"{asked_of} GROUP BY 1 ORDER BY 1") == [("mail-0", 12), ("renewed", 12)]
 
 
-def test_a_promoted_variant_becomes_the_profile(settings: Settings, settings_file: Path) -> None:
+def test_a_promoted_variant_becomes_the_profile(
+    settings: Settings, settings_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of the profile needs confirmation."""
     pipeline = opened(settings, settings_file, answering)
     assert run([*START]) == ExitCode.SUCCESS
     conclude = ["experiment", "conclude", "shorter", "--promote", "terse"]
     refusal = output_of(*conclude, code=ExitCode.USAGE).err
-    assert settings_file.read_text("utf-8") == FILE
     assert "does not show that terse is better than the control" in refusal
+    type_in(monkeypatch, "n")
+    assert run(conclude) == ExitCode.USAGE
+    assert settings_file.read_text("utf-8") == FILE
 
-    shown, changed = output_of(*conclude, "--yes").out, settings_file.read_text("utf-8")
+    type_in(monkeypatch, "y")
+    shown, changed = output_of(*conclude).out, settings_file.read_text("utf-8")
 
     assert '+instructions = "Be terse, and brief."' in shown
     assert "sk-of" not in shown
@@ -312,22 +318,6 @@ def test_a_promoted_variant_becomes_the_profile(settings: Settings, settings_fil
     assert pipeline.value("SELECT count(*) FROM experiment_documents") == 0
     assert {job.options["instructions"] for job in pipeline.jobs(after)} == {"Be terse, and brief."}
     assert run([*START]) == ExitCode.USAGE
-
-
-def test_a_change_of_the_profile_needs_confirmation(
-    settings: Settings, settings_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened(settings, settings_file, answering)
-    assert run([*START]) == ExitCode.SUCCESS
-    conclude = ["experiment", "conclude", "shorter", "--promote", "terse"]
-
-    type_in(monkeypatch, "n")
-    assert run(conclude) == ExitCode.USAGE
-    assert settings_file.read_text("utf-8") == FILE
-    type_in(monkeypatch, "y")
-    assert run(conclude) == ExitCode.SUCCESS
-
-    assert load(settings_file).profiles["mail"].instructions == "Be terse, and brief."
 
 
 @pytest.mark.parametrize(

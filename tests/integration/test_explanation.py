@@ -134,17 +134,6 @@ def test_changes_by_validation_are_listed(
     assert (call["chunk"], call["stage"], call["valid"]) == (0, "analyze", True)
 
 
-def test_a_reused_answer_links_to_the_job_that_asked(settings: Settings) -> None:
-    """It has no parts and no calls itself, and shows no empty tables of them."""
-    pipeline = a_pipeline(settings, SUMMARY)
-    first, second = (pipeline.job(pipeline.analyze(TEXT)).id for _ in range(2))
-
-    shown = output_of("explain", str(second)).out
-
-    assert f"chordwise explain {first}" in shown
-    assert "Characters" not in shown
-
-
 def test_the_command_finds_a_document_by_a_part_of_its_name(settings: Settings) -> None:
     pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"), repeat_last=True)
     pipeline.analyze(a_document(TEXT, "harbour-1.txt"), a_document(LEASE, "harbour-2.txt"))
@@ -190,7 +179,9 @@ def test_synthesis_critique_and_revision_are_shown_with_their_prompts(
 
 
 def test_a_job_without_a_result_is_explained(settings: Settings) -> None:
-    pipeline = a_pipeline(settings, ModelRequestError("The provider rejects this text."))
+    """A reused answer links to the job that asked; it has no empty tables of parts and calls."""
+    refusal = ModelRequestError("The provider rejects this text.")
+    pipeline = a_pipeline(settings, refusal, SUMMARY)
     submission = pipeline.analyze(TEXT, options=a_run(AnalysisType.SENTIMENT))
     pipeline.submit(TEXT)
     job_id = pipeline.job(submission).id
@@ -200,3 +191,7 @@ def test_a_job_without_a_result_is_explained(settings: Settings) -> None:
     assert (explained["analysis_type"], explained["result"]) == ("sentiment", None)
     assert [job["status"] for job in explained["jobs"]] == ["running", "failed"]
     assert "The provider rejects this text." in output_of("explain", str(job_id)).out
+    first, second = (pipeline.job(pipeline.analyze(TEXT)).id for _ in range(2))
+    shown = output_of("explain", str(second)).out
+    assert f"chordwise explain {first}" in shown
+    assert "Characters" not in shown

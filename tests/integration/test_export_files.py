@@ -128,17 +128,6 @@ def test_types_of_parquet_do_not_depend_on_the_values() -> None:
     assert bare.to_pylist() == [dict.fromkeys(full.column_names)]
 
 
-def test_titles_of_sheets_are_short_and_distinct() -> None:
-    with workbook.opened(io.BytesIO(), raw=False) as book:
-        titles = [
-            book.new_sheet(name).get_name() for name in ("a" * 35, "a" * 40, "About", "about")
-        ]
-        reserved = book.new_sheet("History").get_name()
-
-    assert titles == ["a" * 31, f"{'a' * 27}_2", "About", "about_2"]
-    assert reserved == "History_2"  # Excel keeps this title for itself
-
-
 @pytest.mark.parametrize("format_", ExportFormat)
 def test_a_table_without_rows_is_written(format_: ExportFormat) -> None:
     content = written(a_table(), format_)
@@ -161,20 +150,14 @@ def cells_of(content: BinaryIO) -> Iterator[list[Cell]]:
         yield [cell for cell in row if isinstance(cell, Cell)]
 
 
-def test_amounts_are_numbers_with_the_same_digits() -> None:
-    """Also those whose sixteenth digit is noise."""
-    amounts = [Decimal(cents) / 100 for cents in range(0, 100_000, 7)]
-    rows = [(amount,) for amount in amounts]
-    column = Column(name="amount", kind=ColumnType.DECIMAL)
-
-    content = written(a_table(rows, columns=[column]), ExportFormat.XLSX)
-
-    _, *read = (cells[0].value for cells in cells_of(content))
-    assert [Decimal(str(value)) for value in read] == amounts
-
-
 def test_xlsx_has_texts_numbers_and_dates() -> None:
+    """Amounts are numbers with the same digits, also those whose sixteenth digit is noise."""
+    amounts = [Decimal(cents) / 100 for cents in range(0, 100_000, 7)]
+    column = Column(name="amount", kind=ColumnType.DECIMAL)
+    sums = a_table([(amount,) for amount in amounts], columns=[column])
+
     _, empty, row = cells_of(written(a_table([EMPTY], [ROW]), ExportFormat.XLSX))
+    _, *read = (cells[0].value for cells in cells_of(written(sums, ExportFormat.XLSX)))
 
     assert [(cell.value, cell.data_type) for cell in row] == [
         ("'=1+1", "s"),
@@ -188,6 +171,7 @@ def test_xlsx_has_texts_numbers_and_dates() -> None:
         ('{"a": ["=1", 0.1]}', "s"),
     ]
     assert {cell.value for cell in empty} <= {None}
+    assert [Decimal(str(value)) for value in read] == amounts
 
 
 @pytest.mark.parametrize("raw", [True, False])
@@ -209,33 +193,34 @@ def test_no_text_of_an_xlsx_is_a_formula(raw: bool) -> None:  # noqa: FBT001 - p
 
 
 def test_rows_beyond_the_limit_of_a_sheet_are_on_another_sheet() -> None:
+    """Titles of sheets are short and distinct; Excel keeps “History” for itself."""
     table = a_table(
         [(n,) for n in range(7)], [], columns=[Column(name="n", kind=ColumnType.INTEGER)]
     )
     sink = io.BytesIO()
 
     count = workbook.write(sink, table, raw=False, max_rows=4)
+    with workbook.opened(io.BytesIO(), raw=False) as book:
+        names = ("a" * 35, "a" * 40, "About", "about", "History")
+        titles = [book.new_sheet(name).get_name() for name in names]
 
     sheets = openpyxl.load_workbook(sink).worksheets
     values = [[row[0].value for row in sheet.iter_rows()] for sheet in sheets]
     assert count == 7
     assert values == [["n", 0, 1, 2], ["n", 3, 4, 5], ["n", 6]]
+    assert titles == ["a" * 31, f"{'a' * 27}_2", "About", "about_2", "History_2"]
 
 
-def test_a_text_too_long_for_a_cell_is_refused() -> None:
+def test_a_value_that_does_not_fit_is_refused() -> None:
     """A truncated text would look complete; characters are counted as Excel counts them."""
     columns = [Column(name="text")]
+    costs = [Column(name="cost", kind=ColumnType.DECIMAL, precision=4, scale=2)]
     written(a_table([("😀" * 16_383,)], columns=columns), ExportFormat.XLSX)
 
     with pytest.raises(UsageError, match="A text in text is longer"):
         written(a_table([("😀" * 16_384,)], columns=columns), ExportFormat.XLSX)
-
-
-def test_a_value_that_parquet_cannot_hold_is_refused() -> None:
-    columns = [Column(name="cost", kind=ColumnType.DECIMAL, precision=4, scale=2)]
-
     with pytest.raises(UsageError, match="A value in cost does not fit"):
-        written(a_table([(Decimal("1.005"),)], columns=columns), ExportFormat.PARQUET)
+        written(a_table([(Decimal("1.005"),)], columns=costs), ExportFormat.PARQUET)
 
 
 @pytest.mark.parametrize("format_", [ExportFormat.PARQUET, ExportFormat.XLSX])
@@ -280,36 +265,25 @@ def test_a_file_appears_only_when_complete(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("error", [UsageError("no"), KeyboardInterrupt()])
-def test_a_failed_export_leaves_no_file(tmp_path: Path, error: BaseException) -> None:
+@pytest.mark.parametrize("error", [UsageError("no"), KeyboardInterrupt(), None])
+def test_a_failed_export_leaves_no_file(tmp_path: Path, error: BaseException | None) -> None:
+    """A file created meanwhile is not replaced: the last check and the naming are one step."""
     path = tmp_path / "out.csv"
-    path.write_text("before", "utf-8")
+    if error:
+        path.write_text("before", "utf-8")
 
     def fail() -> None:
-        with new_file(path, overwrite=True) as sink:
+        with new_file(path, overwrite=error is not None) as sink:
             sink.write(b"half")
-            raise error
+            if error:
+                raise error
+            path.write_text("before", "utf-8")
 
-    with pytest.raises(type(error)):
+    with pytest.raises(type(error) if error else UsageError) as raised:
         fail()
 
+    assert error or "already" in str(raised.value)
     assert path.read_text("utf-8") == "before"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_file_created_during_the_export_is_not_replaced(tmp_path: Path) -> None:
-    """The last check and the naming are one atomic step."""
-    path = tmp_path / "out.csv"
-
-    def come_late() -> None:
-        with new_file(path) as sink:
-            sink.write(b"ours")
-            path.write_text("theirs", "utf-8")
-
-    with pytest.raises(UsageError, match="already"):
-        come_late()
-
-    assert path.read_text("utf-8") == "theirs"
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +72,9 @@ def desk(
 
 
 def test_a_view_as_csv(desk: Desk) -> None:
+    """Formulas are escaped unless the output is raw, also in the answer to SQL."""
     arguments = ("document_results", "--columns", "source,run")
+    sql_arguments = ("sql", "--csv", 'SELECT source AS "=s" FROM intakes LIMIT 1')
 
     safe = list(csv.reader(io.StringIO(desk.export(*arguments))))
     raw = list(csv.reader(io.StringIO(desk.export(*arguments, "--raw"))))
@@ -81,17 +82,8 @@ def test_a_view_as_csv(desk: Desk) -> None:
     assert safe[0] == raw[0] == ["source", "run"]
     assert sorted(safe[1:]) == [["'=cmd|1.txt", name] for name in sorted(desk.runs)]
     assert sorted(raw[1:]) == [["=cmd|1.txt", name] for name in sorted(desk.runs)]
-
-
-@pytest.mark.usefixtures("desk")
-def test_sql_as_csv_has_escaped_formulas_too() -> None:
-    statement = 'SELECT source AS "=s" FROM intakes LIMIT 1'
-
-    safe = output_of("sql", "--csv", statement).out
-    raw = output_of("sql", "--csv", "--raw", statement).out
-
-    assert safe == "'=s\n'=cmd|1.txt\n"
-    assert raw == "=s\n=cmd|1.txt\n"
+    assert output_of(*sql_arguments).out == "'=s\n'=cmd|1.txt\n"
+    assert output_of(*sql_arguments, "--raw").out == "=s\n=cmd|1.txt\n"
 
 
 @pytest.mark.parametrize("format_", ExportFormat)
@@ -119,12 +111,6 @@ def rows_of(path: Path, format_: ExportFormat) -> list[dict[str, object]]:
         case ExportFormat.XLSX:
             names, *rows = openpyxl.load_workbook(path).worksheets[0].iter_rows(values_only=True)
             return [dict(zip(map(str, names), row, strict=True)) for row in rows]
-
-
-def test_json_lines_have_the_answers_as_stored(desk: Desk) -> None:
-    (line,) = desk.export("results", "--run", desk.runs[0], "--format", "jsonl").splitlines()
-
-    assert json.loads(line)["output"]["main_topic"] == FORMULA
 
 
 @pytest.mark.nightly
@@ -157,9 +143,10 @@ def test_every_readable_table_and_view_can_be_exported(desk: Desk, database_url:
 
 
 def test_an_export_of_a_run_has_only_the_rows_of_that_run(desk: Desk) -> None:
+    """JSON lines have the answers as stored."""
     for name in ("runs", "documents", "jobs", "results", "model_calls", "run_accounts"):
-        lines = desk.export(name, "--run", desk.runs[0], "--format", "jsonl").splitlines()
-        assert len(lines) == 1, name
+        (line,) = desk.export(name, "--run", desk.runs[0], "--format", "jsonl").splitlines()
+        assert name != "results" or json.loads(line)["output"]["main_topic"] == FORMULA
 
 
 REFUSED: list[tuple[list[str], str]] = [
@@ -179,22 +166,20 @@ REFUSED: list[tuple[list[str], str]] = [
     (["--sql", "SELECT * FROM outbox"], "rejected"),
     (["--sql", "SELECT pg_read_file('/etc/hostname')"], "rejected"),
     (["--sql", "SELECT set_config('role', 'chordwise', false)"], "rejected"),
+    (
+        ["--sql", "SELECT 9 / (3000 - n) FROM generate_series(1, 5000) AS n", "-o", "numbers.csv"],
+        "division by zero",
+    ),
 ]
 
 
 def test_an_invalid_export_is_refused(desk: Desk) -> None:
+    """An error in the middle leaves no file."""
     for arguments, reason in REFUSED:
         assert reason in desk.refusal(*arguments)
         assert not [file for file in desk.folder.iterdir() if file.suffix in (".txt", ".csv")]
+        assert not list(desk.folder.glob(".chordwise-*"))
         assert desk.pipeline.value("SELECT count(*) FROM runs") == 2
-
-
-def test_an_error_in_the_middle_leaves_no_file(desk: Desk) -> None:
-    statement = "SELECT 10 / (3000 - n) FROM generate_series(1, 5000) AS n"
-
-    assert "division by zero" in desk.refusal("--sql", statement, "-o", "numbers.csv")
-    assert not list(desk.folder.glob("*numbers*"))
-    assert not list(desk.folder.glob(".chordwise-*"))
 
 
 def test_binary_formats_are_not_written_to_a_terminal(
@@ -218,19 +203,17 @@ def test_a_closed_pipe_or_a_full_disk_ends_the_export(desk: Desk) -> None:
     statement = "SELECT repeat('x', 100) FROM generate_series(1, 300000)"
     command = f'{sys.executable} -m chordwise export --sql "{statement}"'
 
-    left = shell(desk.folder, f"({command}; echo code $? >&2) | head -n 1")
-    full = shell(desk.folder, f"{command} > /dev/full; echo code $? >&2")
+    left, full = (
+        completed("bash", "-c", line, folder=desk.folder)
+        for line in (
+            f"({command}; echo code $? >&2) | head -n 1",
+            f"{command} > /dev/full; echo code $? >&2",
+        )
+    )
 
-    assert left.stdout == "repeat\n"
-    assert left.stderr == "code 0\n"
+    assert (left.stdout, left.stderr) == ("repeat\n", "code 0\n")
     assert "Standard output cannot be written to: No space left on device." in full.stderr
     assert full.stderr.endswith("code 2\n")
-
-
-def shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
-    done = completed("bash", "-c", command, folder=folder)
-    done.check_returncode()
-    return done
 
 
 def test_all_rows_are_of_one_snapshot(database_url: SecretStr) -> None:
@@ -250,6 +233,7 @@ def test_all_rows_are_of_one_snapshot(database_url: SecretStr) -> None:
 
 
 def test_large_values_are_read_in_small_batches(database_url: SecretStr) -> None:
+    """A statement may have no rows, and one that writes is refused."""
     statement = "SELECT repeat('x', 1000000) FROM generate_series(1, 60)"
 
     with selection.opened(database_url, statement) as table:
@@ -257,15 +241,8 @@ def test_large_values_are_read_in_small_batches(database_url: SecretStr) -> None
 
     assert sum(counts) == 60
     assert max(counts[1:]) <= 4
-
-
-def test_a_statement_in_sql_may_have_no_rows(database_url: SecretStr) -> None:
     with selection.opened(database_url, "SELECT 1 AS x, 'a%sb' AS y LIMIT 0") as table:
-        assert table.names == ["x", "y"]
-        assert list(table.batches) == []
-
-
-def test_a_statement_that_writes_is_refused_by_the_use_case(database_url: SecretStr) -> None:
+        assert (table.names, list(table.batches)) == (["x", "y"], [])
     with pytest.raises(UsageError), selection.opened(database_url, "TRUNCATE runs"):
         pytest.fail("it was opened")
 

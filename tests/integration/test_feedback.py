@@ -88,7 +88,10 @@ def test_feedback_survives_a_new_answer_and_judges_it(pipeline: Pipeline) -> Non
     run(["feedback", "latest", "--document", "a.txt", "--correct", "label=invoice"])
     run(["feedback", "latest", "--document", "b.txt", "--reject"])
     pipeline.execute(into_history())
-    pipeline.execute("""UPDATE jobs SET options = options || '{"confidence_threshold": 0.5}'""")
+    # Votes, a critique and a threshold do not change the question.
+    others = {"confidence_threshold": 0.5, "votes": 5, "critique": True, "principles": ["Be so."]}
+    changed = "UPDATE jobs SET options = options || CAST(:others AS jsonb)"
+    pipeline.execute(changed, others=json.dumps(others))
     pipeline.execute(
         "UPDATE results SET id = gen_random_uuid(), confidence = 0.9,"
         """ output = output || '{"primary_label": "invoice"}'"""
@@ -127,66 +130,37 @@ def test_a_file_of_verdicts_takes_few_statements_each(pipeline: Pipeline, tmp_pa
     lines = [{"document": name, "path": "sum", "value": "13"} for name in names]
     file = read(written(tmp_path / "checked.jsonl", *lines))
 
-    with recorded() as statements:
-        outcome = pipeline.context.database.commit(
-            lambda session: give_all(session, ResultSelection(), file)
-        )
+    with recorded() as statements, pipeline.context.database.write() as session:
+        outcome = give_all(session, ResultSelection(), file)
 
-    assert (outcome.stored, outcome.unmatched) == (20, [])
+    assert outcome == {"stored": 20, "known": 0, "unmatched": []}
     assert len(statements) <= 2 * len(names) + 16
     assert pipeline.rows("SELECT DISTINCT final_value FROM facts") == [("13",)]
 
 
-def test_feedback_judges_answers_with_votes_and_critique(pipeline: Pipeline) -> None:
-    """They do not change the question, so feedback shows whether they are worth their cost."""
-    submission = classified(pipeline, {"a.txt": ("letter", 0.75)})
-    run(["feedback", "latest", "--document", "a.txt", "--correct", "label=invoice"])
-    pipeline.execute(
-        'UPDATE jobs SET options = options || \'{"votes": 5, "critique": true}\''
-        """ || '{"principles": ["Be right."]}'"""
-    )
-    pipeline.execute("UPDATE results SET id = gen_random_uuid()")
-
-    (evaluation,) = json.loads(output_of("evaluate", submission.name, "--json").out)["evaluations"]
-
-    assert evaluation["measured"][0]["judged"] == 1
-
-
 def test_feedback_is_read_from_a_file(pipeline: Pipeline, tmp_path: Path) -> None:
+    """The last line about a document applies."""
     classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
     file = tmp_path / "checked.csv"
+    verdicts = "b.txt;rejected;\nb.txt;approved;\n" * 20
     file.write_text(
-        "document;verdict;value\na.txt;;invoice\nb.txt;approved;\ngone.txt;approved;\n"
-        "b.txt;;novel\n"
+        f"document;verdict;value\na.txt;;invoice\n{verdicts}gone.txt;approved;\nb.txt;;novel\n"
     )
 
     printed = output_of("feedback", "--file", str(file), "--json", code=ExitCode.INCOMPLETE).out
 
     said = json.loads(printed)
-    assert (said["stored"], said["known"]) == (2, 0)
+    assert (said["stored"], said["known"]) == (41, 0)
     assert [(line["line"], line["document"]) for line in said["unmatched"]] == [
-        (4, "gone.txt"),
-        (5, "b.txt"),
+        (43, "gone.txt"),
+        (44, "b.txt"),
     ]
     assert "invoice, letter, report" in said["unmatched"][1]["reason"]
+    assert [row[1] for row in pipeline.rows(SAID)][1:] == ["rejected", "approved"] * 20
     assert pipeline.rows(f"{WHOLE} ORDER BY confidence") == [
         (True, "letter", 0.5),
         (False, "invoice", 0.75),
     ]
-
-
-def test_the_last_line_about_a_document_applies(pipeline: Pipeline, tmp_path: Path) -> None:
-    classified(pipeline, {"a.txt": ("letter", 0.75)})
-    verdicts = ["rejected", "approved"] * 20
-    file = written(
-        tmp_path / "said.jsonl",
-        *({"document": "a.txt", "verdict": verdict} for verdict in verdicts),
-    )
-
-    assert run(["feedback", "--file", str(file)]) == ExitCode.SUCCESS
-
-    assert [row[1] for row in pipeline.rows(SAID)] == verdicts
-    assert pipeline.rows(WHOLE) == [(True, "letter", 0.75)]
 
 
 REFUSED: list[tuple[tuple[str, ...], str]] = [

@@ -6,7 +6,6 @@ import os
 import socket
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 
@@ -60,34 +59,24 @@ def test_a_file_is_read_in_place_and_then_moved_to_done(inbox: WatchedInbox) -> 
     assert inbox.pipeline.value("SELECT source FROM intakes") == str(dropped)
 
 
-def test_the_profile_of_the_deepest_folder_applies(inbox: WatchedInbox) -> None:
-    for name in ("a.txt", "letters/b.txt", "letters/bills/c.txt"):
-        inbox.drop(name, f"{name}: {LETTER}")
-
-    inbox.take()
-
-    names = (
-        "SELECT array_agg(profile || ':' || runs.name ORDER BY profile)"
-        " FROM inbox_files JOIN runs ON runs.id = run_id"
-    )
-    assert inbox.pipeline.value(names) == [
-        ":inbox-20261125-0213",
-        "bills:inbox-bills-20261125-0213",
-        "letters:inbox-letters-20261125-0213",
-    ]
-
-
 def test_a_run_is_closed_after_a_time_without_new_files(inbox: WatchedInbox) -> None:
+    """Each profile has its own run; that of the deepest folder applies."""
     inbox.drop("a.txt", LETTER)
     inbox.take()
     inbox.drop("b.txt", OTHER)
     inbox.take()
     inbox.wait(QUIET_SECONDS)
-    inbox.drop("c.txt", f"{LETTER} {OTHER}")
+    for name in ("c.txt", "letters/b.txt", "letters/bills/c.txt"):
+        inbox.drop(name, f"{name}: {LETTER} {OTHER}")
     inbox.deliver()
 
-    counts = "SELECT array_agg(name || ' ' || coalesce(found_count, 0) ORDER BY id) FROM runs"
-    assert inbox.pipeline.value(counts) == ["inbox-20261125-0213 2", "inbox-20261125-0213-2 1"]
+    counts = "SELECT name, coalesce(found_count, 0) FROM runs ORDER BY name"
+    assert inbox.pipeline.rows(counts) == [
+        ("inbox-20261125-0213", 2),
+        ("inbox-20261125-0213-2", 1),
+        ("inbox-bills-20261125-0213", 1),
+        ("inbox-letters-20261125-0213", 1),
+    ]
     inbox.wait(QUIET_SECONDS)
     balance = "SELECT bool_and(intakes_balance AND jobs_balance) FROM run_accounts"
     assert inbox.pipeline.value(balance) is True
@@ -111,23 +100,14 @@ def test_the_same_content_is_analyzed_once(inbox: WatchedInbox) -> None:
     assert job["reused_from"] == jobs(intake(first))[0]["id"]
 
 
-def test_a_link_in_done_moves_no_file_elsewhere(inbox: WatchedInbox, tmp_path: Path) -> None:
-    """The file is moved to done itself: the author of a link may have fewer rights."""
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    inbox.folders.done.mkdir(parents=True, exist_ok=True)
-    (inbox.folders.done / "letters").symlink_to(elsewhere)
-    inbox.drop("letters/a.txt", LETTER)
-
-    inbox.deliver()
-
-    assert (inbox.folders.done / "a.txt").read_text("utf-8") == LETTER
-    assert list(elsewhere.iterdir()) == []
-
-
 def test_a_side_car_overrides_the_profile_for_its_file(inbox: WatchedInbox) -> None:
+    """It may arrive within the delay."""
+    path = inbox.drop("letters/a.txt", LETTER)
+    inbox.watch.tick()
+    inbox.wait(4)
     inbox.drop("letters/a.txt.chordwise.toml", 'types = ["summary"]\nmodel = "extractive"')
-    inbox.drop("letters/a.txt", LETTER)
+    inbox.wait(4)
+    assert path in inbox.unclaimed
 
     inbox.deliver()
 
@@ -135,7 +115,7 @@ def test_a_side_car_overrides_the_profile_for_its_file(inbox: WatchedInbox) -> N
     query = "SELECT model || ' ' || (options ->> 'instructions') FROM jobs"
     assert inbox.pipeline.value(query) == "extractive who writes to whom"
     assert "extractive" in beside.read_text("utf-8")
-    assert not (inbox.folders.inbox / "letters" / "a.txt.chordwise.toml").exists()
+    assert not path.with_name(beside.name).exists()
 
 
 BROKEN = {
@@ -155,9 +135,12 @@ BROKEN = {
 
 
 def test_a_file_with_an_invalid_side_car_is_moved_to_failed(inbox: WatchedInbox) -> None:
+    """Opening a named pipe as a side-car would wait until it is written to."""
     for number, side_car in enumerate(BROKEN):
         inbox.drop(f"{number}.txt.chordwise.toml", side_car)
         inbox.drop(f"{number}.txt", LETTER)
+    os.mkfifo(inbox.folders.inbox / "pipe.txt.chordwise.toml")
+    inbox.drop("pipe.txt", LETTER)
 
     inbox.deliver()
 
@@ -167,20 +150,9 @@ def test_a_file_with_an_invalid_side_car_is_moved_to_failed(inbox: WatchedInbox)
         assert words in str(note["message"])
         assert (note["outcome"], note["intakes"]) == ("failed", [])
         assert file.with_name(f"{file.name}.chordwise.toml").read_text("utf-8") == side_car
-    assert inbox.pipeline.value("SELECT count(*) FROM jobs") == 0
-
-
-def test_a_pipe_as_a_side_car_delays_no_other_file(inbox: WatchedInbox) -> None:
-    """Opening it would wait until it is written to."""
-    os.mkfifo(inbox.folders.inbox / "a.txt.chordwise.toml")
-    inbox.drop("a.txt", LETTER)
-    inbox.drop("b.txt", LETTER)
-
-    inbox.deliver()
-
-    note = inbox.folders.note(inbox.folders.failed / "a.txt")
+    note = inbox.folders.note(inbox.folders.failed / "pipe.txt")
     assert "named pipe" in str(note["message"])
-    assert (inbox.folders.done / "b.txt").exists()
+    assert inbox.pipeline.value("SELECT count(*) FROM jobs") == 0
 
 
 def test_the_row_of_a_file_has_the_first_error(inbox: WatchedInbox) -> None:
@@ -216,18 +188,6 @@ def test_the_row_of_a_file_has_the_first_error(inbox: WatchedInbox) -> None:
     assert [note["message"] is None for note in notes] == [True, True, False]
 
 
-def test_a_file_that_contradicts_its_name_is_moved_to_failed(inbox: WatchedInbox) -> None:
-    inbox.drop("bad.pdf", "%garbage..")
-    inbox.drop("bad.txt", "%garbage..")
-
-    inbox.deliver()
-
-    refused = intake(inbox.folders.note(inbox.folders.failed / "bad.pdf"))
-    assert (refused["outcome"], refused["reason"]) == ("unreadable", "mislabeled")
-    assert ".txt" in str(refused["hint"])
-    assert (inbox.folders.done / "bad.txt").exists()
-
-
 def test_the_first_of_several_errors_is_in_the_row(inbox: WatchedInbox) -> None:
     """The order is that of the parts of a file; an error without a code has the job's status."""
     inbox.drop("a.csv.chordwise.toml", 'text_column = "text"')
@@ -243,31 +203,41 @@ def test_the_first_of_several_errors_is_in_the_row(inbox: WatchedInbox) -> None:
     assert rows == [("failed", "cancelled", "1")]
 
 
-def test_no_file_is_overwritten(inbox: WatchedInbox) -> None:
-    inbox.folders.done.mkdir()
-    (inbox.folders.done / "a.txt").write_text("mine", "utf-8")
-    (inbox.folders.done / "a (2).txt.json").write_text("mine, too", "utf-8")
+def test_no_file_is_overwritten(inbox: WatchedInbox, tmp_path: Path) -> None:
+    """A link in done moves no file elsewhere: its author may have fewer rights."""
+    elsewhere, done = tmp_path / "elsewhere", inbox.folders.done
+    elsewhere.mkdir()
+    done.mkdir()
+    (done / "letters").symlink_to(elsewhere)
+    (done / "a.txt").write_text("mine", "utf-8")
+    (done / "a (2).txt.json").write_text("mine, too", "utf-8")
     inbox.drop("a.txt", LETTER)
+    inbox.drop("letters/b.txt", LETTER)
 
     inbox.deliver()
 
-    assert (inbox.folders.done / "a.txt").read_text("utf-8") == "mine"
-    assert (inbox.folders.done / "a (2).txt.json").read_text("utf-8") == "mine, too"
-    assert (inbox.folders.done / "a (3).txt").read_text("utf-8") == LETTER
+    assert (done / "a.txt").read_text("utf-8") == "mine"
+    assert (done / "a (2).txt.json").read_text("utf-8") == "mine, too"
+    assert (done / "a (3).txt").read_text("utf-8") == LETTER
+    assert (done / "b.txt").read_text("utf-8") == LETTER
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_a_special_file_is_refused_once_and_left_in_place(
     inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = inbox.folders.inbox
+    """A file that contradicts its name fails, and one is taken once it is acceptable."""
+    folder, outside = inbox.folders.inbox, inbox.folders.root / "outside.txt"
     (folder / "link.txt").symlink_to("/etc/passwd")
     (folder / "loop").symlink_to(folder, target_is_directory=True)
     os.mkfifo(folder / "pipe.txt")
-    (inbox.folders.root / "outside.txt").hardlink_to(inbox.drop("twin.txt", OTHER))
+    twin = inbox.drop("twin.txt", OTHER)
+    outside.hardlink_to(twin)
     with socket.socket(socket.AF_UNIX) as server, structlog.testing.capture_logs() as logs:
         monkeypatch.chdir(folder)  # the path of a socket must be short
         server.bind("socket.txt")
-        inbox.drop("good.txt", LETTER)
+        inbox.drop("bad.pdf", "%garbage..")
+        inbox.drop("good.txt", "%garbage..")
         for _ in range(4):
             inbox.deliver()
             inbox.watch.record_changes([folder / "link.txt"])
@@ -277,25 +247,19 @@ def test_a_special_file_is_refused_once_and_left_in_place(
     assert sorted(refused) == left
     assert sorted(path.name for path in inbox.left) == left
     assert (inbox.folders.done / "good.txt").exists()
-
-
-def test_a_refused_file_is_taken_once_it_is_acceptable(inbox: WatchedInbox) -> None:
-    path = inbox.drop("a.txt", LETTER)
-    other = inbox.folders.root / "other.txt"
-    other.hardlink_to(path)
+    mislabeled = intake(inbox.folders.note(inbox.folders.failed / "bad.pdf"))
+    assert (mislabeled["outcome"], mislabeled["reason"]) == ("unreadable", "mislabeled")
+    assert ".txt" in str(mislabeled["hint"])
+    outside.unlink()
+    inbox.watch.record_changes([twin])
     inbox.deliver()
-    assert path.exists()
-
-    other.unlink()
-    inbox.watch.record_changes([path])
-    inbox.deliver()
-
-    assert (inbox.folders.done / "a.txt").exists()
+    assert (inbox.folders.done / "twin.txt").exists()
 
 
 ODD_NAMES = (
     b"new\nline.txt", b"-rf.txt", b"=cmd().txt", "\u202etxt.exe.txt".encode(), b"\xff\xfe.txt",
     b"back\\..\\slash.txt", b"x" * 251 + b".txt", b"tab\t\x07.txt",
+    *(unicodedata.normalize(form, "Köln.txt").encode() for form in ("NFC", "NFD")),
 )  # fmt: skip
 
 
@@ -314,64 +278,40 @@ def test_unusual_names_are_unchanged(inbox: WatchedInbox) -> None:
         assert str(shown).isprintable()
 
 
-def test_names_in_different_normal_forms_are_two_files(inbox: WatchedInbox) -> None:
-    names = [unicodedata.normalize(form, "Köln.txt") for form in ("NFC", "NFD")]
-    for number, name in enumerate(names):
-        inbox.drop(name, f"{number}. {LETTER}")
-
-    inbox.deliver()
-
-    assert {path.name for path in inbox.folders.done.glob("*.txt")} == set(names)
-
-
 def test_a_file_without_an_event_is_found(inbox: WatchedInbox) -> None:
+    """The listener requests a scan at its start, for files before the first event."""
+    silent, later = (inbox.folders.inbox / name for name in ("silent.txt", "later.txt"))
     inbox.watch.tick()
-    (inbox.folders.inbox / "silent.txt").write_text(LETTER, "utf-8")
+    silent.write_text(LETTER, "utf-8")
 
     inbox.wait(299)
     inbox.wait(100)
-    assert (inbox.folders.inbox / "silent.txt").exists()
+    assert silent.exists()
     inbox.wait(5)
     inbox.work()
     inbox.wait(1)
-
     assert (inbox.folders.done / "silent.txt").exists()
 
-
-def test_a_folder_with_an_event_is_scanned(inbox: WatchedInbox) -> None:
-    """The listener requests a scan at its start, for files before the first event."""
-    inbox.watch.tick()
-    (inbox.folders.inbox / "silent.txt").write_text(LETTER, "utf-8")
+    later.write_text(OTHER, "utf-8")
     inbox.wait(2 * STABILITY_SECONDS)
-    assert inbox.pipeline.value("SELECT count(*) FROM inbox_files") == 0
-
+    assert inbox.unclaimed == [later]
     inbox.watch.record_changes([inbox.folders.inbox])
     inbox.take()
-
-    assert inbox.pipeline.value("SELECT count(*) FROM inbox_files") == 1
-
-
-def test_a_share_without_events_is_polled(tmp_path: Path, settings: Settings) -> None:
-    inbox = watched(tmp_path, settings, polling=True, polling_seconds=2)
-    inbox.watch.tick()
-    (inbox.folders.inbox / "silent.txt").write_text(LETTER, "utf-8")
-
-    inbox.wait(2)
-    inbox.wait(STABILITY_SECONDS)
-
-    assert inbox.pipeline.rows("SELECT name FROM inbox_files") == [("silent.txt",)]
-    inbox.close()
+    assert inbox.unclaimed == []
 
 
 def test_each_inbox_has_separate_folders(tmp_path: Path, settings: Settings) -> None:
+    """Folders without events, such as shares, are polled."""
     other = tmp_path / "scanner" / "in"
     profiles = {"scans": Profile(folder=other), "bills": Profile()}
     both = (tmp_path / "inbox", other)
-    inbox = watched(tmp_path, settings, profiles, folders=both)
+    inbox = watched(tmp_path, settings, profiles, folders=both, polling=True, polling_seconds=2)
+    inbox.watch.tick()
     for path in (both[0] / "bills" / "a.txt", both[1] / "bills" / "b.txt", both[1] / "c.txt"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{path.name}: {LETTER}", "utf-8")
 
+    inbox.wait(2)
     inbox.deliver()
 
     assert inbox.pipeline.rows("SELECT name, profile, status FROM inbox_files ORDER BY name") == [
@@ -383,20 +323,6 @@ def test_each_inbox_has_separate_folders(tmp_path: Path, settings: Settings) -> 
         assert (tmp_path / name).exists()
         assert (tmp_path / f"{name}.json").exists()
     inbox.close()
-
-
-def test_a_side_car_within_the_delay_applies(inbox: WatchedInbox) -> None:
-    path = inbox.drop("a.txt", LETTER)
-    inbox.watch.tick()
-    inbox.wait(4)
-    inbox.drop("a.txt.chordwise.toml", "instructions = 'late'")
-    inbox.wait(4)
-    assert path in inbox.unclaimed
-
-    inbox.wait(5)
-
-    query = "SELECT options ->> 'instructions' FROM jobs"
-    assert inbox.pipeline.value(query) == "late"
 
 
 def test_a_file_open_for_writing_is_not_taken(inbox: WatchedInbox) -> None:
@@ -450,21 +376,26 @@ def test_ten_thousand_files_are_scanned_in_bounded_memory(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "folders", [("in", "in/deeper"), ("in", "done"), ("failed", "in"), (".", "in")]
+    ("folders", "said"),
+    [
+        (("in", "in/deeper"), "overlap"),
+        (("in", "done"), "overlap"),
+        (("failed", "in"), "overlap"),
+        ((".", "in"), "overlap"),
+        (("in",), r"profiles\.x\.folder"),
+    ],
 )
-def test_overlapping_inboxes_are_refused(tmp_path: Path, folders: tuple[str, ...]) -> None:
-    """No file may be found twice, and a finished file must not be taken again."""
+def test_overlapping_inboxes_are_refused(
+    tmp_path: Path, folders: tuple[str, ...], said: str
+) -> None:
+    """No file may be found twice, and a finished file must not be taken again.
+
+    The folder of a profile must be inside the inbox.
+    """
     inbox = InboxSettings(folders=tuple(tmp_path / folder for folder in folders))
-
-    with pytest.raises(ConfigurationError, match="overlap"):
-        inboxes_of(Settings(inbox=inbox))
-
-
-def test_the_folder_of_a_profile_must_be_inside_the_inbox(tmp_path: Path) -> None:
-    inbox = InboxSettings(folders=(tmp_path / "in",))
     profiles = {"x": Profile(folder=Path("../elsewhere"))}
 
-    with pytest.raises(ConfigurationError, match=r"profiles\.x\.folder"):
+    with pytest.raises(ConfigurationError, match=said):
         inboxes_of(Settings(inbox=inbox, profiles=profiles))
 
 
@@ -499,60 +430,36 @@ Changes = set[tuple[watchfiles.Change, str]]
 PATIENCE_SECONDS = 20.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listened:
-    """A folder to which a watcher listens."""
-
-    folder: Path
-    pipeline: Pipeline
-
-
 @pytest.fixture
-def listened_to(tmp_path: Path, settings: Settings) -> Iterator[Listened]:
+def listened_to(tmp_path: Path, settings: Settings) -> Iterator[Pipeline]:
     """Watch a folder with such rare full scans that only events have an effect."""
-    folder = tmp_path / "inbox"
-    folder.mkdir()
+    folder = tmp_path / "deep" / "inbox"  # a missing folder has no events, so it is created
     watch = InboxSettings(folders=(folder,), stability_seconds=0.2)
     changes = {"inbox": watch, "model": SCRIPTED}
     pipeline = a_pipeline(settings.model_copy(update=changes), quoting_the_text, repeat_last=True)
     stop = Event()
     watching = Thread(target=watch_inboxes, args=(pipeline.context, stop))
     watching.start()
-    yield Listened(folder=folder, pipeline=pipeline)
+    wait_until(folder.is_dir, PATIENCE_SECONDS, "the inbox is made")
+    yield pipeline
     stop.set()
     watching.join(PATIENCE_SECONDS)
 
 
-def a_watcher(settings: Settings, folder: Path, stop: Event) -> InboxWatcher:
-    changed = settings.model_copy(update={"inbox": InboxSettings(folders=(folder,))})
-    return InboxWatcher(a_pipeline(changed).context, stop)
-
-
-def is_taken(listened_to: Listened, name: bytes) -> None:
-    path = listened_to.folder / os.fsdecode(name)
-    path.write_bytes(b"Somebody called this file " + name)
+def is_taken(listened_to: Pipeline, name: bytes) -> None:
+    (folder,) = listened_to.context.settings.inbox.folders
+    (Path(folder) / os.fsdecode(name)).write_bytes(b"The name of this file: " + name)
     count = "SELECT count(*) FROM inbox_files"
-    before = listened_to.pipeline.value(count)
-    wait_until(
-        lambda: listened_to.pipeline.value(count) != before, PATIENCE_SECONDS, f"{name!r} is taken"
-    )
-
-
-def test_an_inbox_is_created_before_the_listener_starts(settings: Settings, tmp_path: Path) -> None:
-    """A missing folder has no events, and the next attempt to listen is much later."""
-    stop = Event()
-    stop.set()
-
-    a_watcher(settings, tmp_path / "deep" / "inbox", stop).run()
-
-    assert (tmp_path / "deep" / "inbox").is_dir()
+    before = listened_to.value(count)
+    wait_until(lambda: listened_to.value(count) != before, PATIENCE_SECONDS, f"{name!r} is taken")
 
 
 def test_a_new_listener_requests_one_scan_of_the_folder(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The scan finds files between the first scan and the first event."""
-    watcher = a_watcher(settings, tmp_path, Event())
+    changed = settings.model_copy(update={"inbox": InboxSettings(folders=(tmp_path,))})
+    watcher = InboxWatcher(a_pipeline(changed).context, Event())
     told: list[Changes] = [set(), {(watchfiles.Change.added, f"{tmp_path}/a.txt")}, set()]
 
     def watch(*_: object, **options: object) -> Iterator[Changes]:
@@ -566,18 +473,17 @@ def test_a_new_listener_requests_one_scan_of_the_folder(
     assert [events.get() for _ in range(events.qsize())] == [tmp_path, tmp_path / "a.txt"]
 
 
-def test_a_name_that_is_not_utf8_does_not_end_the_events(listened_to: Listened) -> None:
-    """F06: the library fails on such a name; the file and later ones are taken."""
+def test_a_name_that_is_not_utf8_does_not_end_the_events(listened_to: Pipeline) -> None:
+    """F06: the library fails on such a name; the file and later ones are taken.
+
+    F07: no restart is needed after an inbox was moved or a disk was mounted there.
+    """
+    (folder,) = map(Path, listened_to.context.settings.inbox.folders)
     for name in (b"first.txt", b"\xff\xfe.txt", b"later.txt", b"\xfe.txt", b"last.txt"):
         is_taken(listened_to, name)
-
-
-def test_a_recreated_folder_is_watched(listened_to: Listened) -> None:
-    """F07: no restart is needed after an inbox was moved or a disk was mounted there."""
-    is_taken(listened_to, b"first.txt")
     for number in range(2):
-        listened_to.folder.rename(listened_to.folder.with_name(f"aside-{number}"))
-        listened_to.folder.mkdir()
+        folder.rename(folder.with_name(f"aside-{number}"))
+        folder.mkdir()
 
         is_taken(listened_to, b"second.txt")
         is_taken(listened_to, b"third.txt")

@@ -73,34 +73,26 @@ def jobs(of_intake: JsonObject) -> list[JsonObject]:
 
 
 def test_two_drops_of_a_file_need_one_analysis(inbox: WatchedInbox) -> None:
+    """A third drop refers to the first."""
     drop_in_runs(inbox, "a.txt", "b.txt")
     assert inbox.pipeline.value("SELECT count(*) FROM runs WHERE intake_finished_at IS NOT NULL")
     assert inbox.pipeline.value(STATES) == ["running", "queued"]
 
     go_on(inbox)
-
-    first, second = intake(inbox, "a.txt"), intake(inbox, "b.txt")
-    assert len(inbox.pipeline.model.requests) == 1
-    assert second["outcome"] == "accepted"
-    assert second["same_as_intake"] == first["id"]
-    assert [job["reused_from"] for job in jobs(second)] == [job["id"] for job in jobs(first)]
-    assert (first["same_as_intake"], jobs(first)[0]["reused_from"]) == (None, None)
-    assert inbox.pipeline.value("SELECT count(DISTINCT output::text) FROM results") == 1
-    assert inbox.pipeline.value("SELECT array_agg(status) FROM runs") == ["finished", "finished"]
-    assert inbox.pipeline.value(BALANCE) is True
-
-
-def test_a_third_drop_refers_to_the_first(inbox: WatchedInbox) -> None:
-    drop_in_runs(inbox, "a.txt", "b.txt")
-    go_on(inbox)
-
     drop_in_runs(inbox, "c.txt")
     go_on(inbox)
 
-    first, third = intake(inbox, "a.txt"), intake(inbox, "c.txt")
-    assert third["same_as_intake"] == first["id"]
-    assert jobs(third)[0]["reused_from"] == jobs(first)[0]["id"]
+    first, second, third = (intake(inbox, f"{name}.txt") for name in "abc")
+    assert len(inbox.pipeline.model.requests) == 1
+    assert second["outcome"] == "accepted"
+    assert second["same_as_intake"] == third["same_as_intake"] == first["id"]
+    for later in (second, third):
+        assert [job["reused_from"] for job in jobs(later)] == [job["id"] for job in jobs(first)]
+    assert (first["same_as_intake"], jobs(first)[0]["reused_from"]) == (None, None)
+    assert inbox.pipeline.value("SELECT count(DISTINCT output::text) FROM results") == 1
+    assert inbox.pipeline.value("SELECT array_agg(status) FROM runs") == ["finished"] * 3
     assert inbox.pipeline.value(REUSED) == [0, 1, 1]
+    assert inbox.pipeline.value(BALANCE) is True
 
 
 def test_each_analysis_type_waits_separately(inbox: WatchedInbox) -> None:
@@ -139,30 +131,21 @@ def test_two_drops_need_one_batch_analysis(cheap: WatchedInbox, provider: BatchP
 
 @pytest.mark.parametrize("status", ["failed", "partial", "quarantined", "cancelled", "paused"])
 def test_the_second_run_asks_if_the_first_gets_no_answer(inbox: WatchedInbox, status: str) -> None:
-    drop_in_runs(inbox, "a.txt", "b.txt")
+    """The next follower asks for the others."""
+    drop_in_runs(inbox, "a.txt", "b.txt", "c.txt")
     inbox.pipeline.execute(
         f"UPDATE jobs SET status = '{status}' WHERE reused_from IS NULL"  # noqa: S608 - our own words
     )
 
     go_on(inbox)
 
-    second = intake(inbox, "b.txt")
-    assert len(inbox.pipeline.model.requests) == 1
-    assert (second["same_as_intake"], jobs(second)[0]["reused_from"]) == (None, None)
-    assert inbox.pipeline.value(STATES) == [status, "succeeded"]
-    assert inbox.pipeline.value(BALANCE) is True
-
-
-def test_the_next_follower_asks_for_the_others(inbox: WatchedInbox) -> None:
-    drop_in_runs(inbox, "a.txt", "b.txt", "c.txt")
-    inbox.pipeline.execute("UPDATE jobs SET status = 'failed' WHERE reused_from IS NULL")
-
-    go_on(inbox)
-
     second, third = intake(inbox, "b.txt"), intake(inbox, "c.txt")
     assert len(inbox.pipeline.model.requests) == 1
+    assert (second["same_as_intake"], jobs(second)[0]["reused_from"]) == (None, None)
     assert third["same_as_intake"] == second["id"]
     assert jobs(third)[0]["reused_from"] == jobs(second)[0]["id"]
+    assert inbox.pipeline.value(STATES) == [status, "succeeded", "succeeded"]
+    assert inbox.pipeline.value(BALANCE) is True
 
 
 def test_a_follower_has_its_own_deadline_for_batches(cheap: WatchedInbox) -> None:

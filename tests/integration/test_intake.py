@@ -82,6 +82,12 @@ def a_folder(tmp_path: Path, files: int) -> str:
     return str(folder)
 
 
+def a_table(tmp_path: Path) -> Path:
+    table = tmp_path / "rows.csv"
+    table.write_text("text\n" + "".join(f"Row {n}. It is good.\n" for n in range(500)), "utf-8")
+    return table
+
+
 def with_columns(columns: Columns) -> RunOptions:
     return replace(a_run(), text_column=columns.text, id_column=columns.identity)
 
@@ -108,10 +114,13 @@ def take_in(
 
 
 @pytest.mark.usefixtures("whole_batches")
-def test_a_hundred_files_need_few_transactions(settings: Settings, tmp_path: Path) -> None:
+def test_a_hundred_files_and_five_hundred_rows_need_few_transactions(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Rows are one entry on the list, which counts them as they are taken in."""
     # Heartbeats of a slow machine must not be counted.
     pipeline = a_pipeline(with_settings(settings, "pipeline", heartbeat_seconds=600))
-    folder = a_folder(tmp_path, 100)
+    folder, table = a_folder(tmp_path, 100), a_table(tmp_path)
 
     with counting(pipeline) as counts:
         _, shown, is_whole = take_in(pipeline, folder)
@@ -130,32 +139,23 @@ def test_a_hundred_files_need_few_transactions(settings: Settings, tmp_path: Pat
     assert pipeline.value("SELECT count(*) FROM listed_files") == 0
     assert pipeline.value("SELECT intakes_balance AND accepted = 100 FROM run_accounts")
 
-
-@pytest.mark.usefixtures("whole_batches")
-def test_five_hundred_rows_need_few_transactions(settings: Settings, tmp_path: Path) -> None:
-    """They are one entry on the list, which counts them as they are taken in."""
-    # Heartbeats of a slow machine must not be counted.
-    pipeline = a_pipeline(with_settings(settings, "pipeline", heartbeat_seconds=600))
-    table = tmp_path / "rows.csv"
-    table.write_text("text\n" + "".join(f"Row {n}. It is good.\n" for n in range(500)), "utf-8")
-
     with counting(pipeline) as counts:
-        take_in(pipeline, str(table), columns=Columns(text="text"))
+        rows, _, _ = take_in(pipeline, str(table), columns=Columns(text="text"))
 
     assert counts.transactions <= TRANSACTION_LIMIT
     assert counts.statements <= STATEMENT_LIMIT
     assert pipeline.value(
         "SELECT intakes_balance AND jobs_balance AND intakes_found = 500 AND accepted = 500"
-        " FROM run_accounts"
+        " FROM run_accounts WHERE run_id = :run",
+        run=rows.run_id,
     )
-    listed = pipeline.value("SELECT array_agg(source ORDER BY id) FROM intakes")
+    of_run = "SELECT array_agg(source ORDER BY id) FROM intakes WHERE run_id = :run"
+    listed = pipeline.value(of_run, run=rows.run_id)
     assert listed == [f"{table}#{number}" for number in range(1, 501)]
 
 
 def test_a_stop_leaves_the_other_rows_on_the_list(settings: Settings, tmp_path: Path) -> None:
-    pipeline = a_pipeline(settings)
-    table = tmp_path / "rows.csv"
-    table.write_text("text\n" + "".join(f"Row {n}. It is good.\n" for n in range(500)), "utf-8")
+    pipeline, table = a_pipeline(settings), a_table(tmp_path)
     stops = iter([False] * 300)
 
     submission, _, is_whole = take_in(
@@ -174,10 +174,15 @@ def test_a_stop_leaves_the_other_rows_on_the_list(settings: Settings, tmp_path: 
 
 
 def test_the_same_content_twice_in_a_batch_is_one_document(settings: Settings) -> None:
+    """A batch takes up to a second; the ends of jobs lock the run without waiting for it."""
     pipeline = a_pipeline(settings)
     submission = open_run(pipeline.context, a_run(), NOW)
 
-    taken = submission.take_in(offered(a_letter(2), a_letter(1), a_letter(2)))
+    def lock_the_run(_session: Session, _batch: Sequence[Offered]) -> None:
+        locked = "SELECT 1 FROM runs WHERE id = :id FOR NO KEY UPDATE NOWAIT"
+        assert pipeline.value(locked, id=submission.run_id) == 1
+
+    taken = submission.take_in(offered(a_letter(2), a_letter(1), a_letter(2)), lock_the_run)
     submission.close()
 
     accepted, duplicate = IntakeOutcome.ACCEPTED, IntakeOutcome.DUPLICATE
@@ -186,34 +191,6 @@ def test_the_same_content_twice_in_a_batch_is_one_document(settings: Settings) -
     assert pipeline.value("SELECT count(*) FROM documents") == 2
     assert pipeline.value("SELECT count(*) FROM jobs") == 2
     assert pipeline.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
-
-
-def test_jobs_end_while_a_batch_is_stored(settings: Settings) -> None:
-    """A batch takes up to a second; the ends of jobs lock the run without waiting for it."""
-    pipeline = a_pipeline(settings)
-    submission = open_run(pipeline.context, a_run(), NOW)
-
-    def lock_the_run(_session: Session, batch: Sequence[Offered]) -> None:
-        locked = "SELECT 1 FROM runs WHERE id = :id FOR NO KEY UPDATE NOWAIT"
-        assert pipeline.value(locked, id=submission.run_id) == len(batch)
-
-    submission.take_in(offered(a_letter(1)), lock_the_run)
-
-    assert pipeline.value("SELECT count(*) FROM jobs") == 1
-
-
-def test_a_batch_is_not_stored_if_its_run_is_cancelled_meanwhile(settings: Settings) -> None:
-    pipeline = a_pipeline(settings)
-    submission = open_run(pipeline.context, a_run(), NOW)
-
-    def cancel_the_run(_session: Session, _batch: Sequence[Offered]) -> None:
-        run_control.cancel(pipeline.context.database, submission.run_id)
-
-    with pytest.raises(RunCancelledError):
-        submission.take_in(offered(a_letter(1)), cancel_the_run)
-
-    for table in ("intakes", "jobs", "outbox"):
-        assert pipeline.value(f"SELECT count(*) FROM {table}") == 0  # noqa: S608
 
 
 @pytest.mark.parametrize("bad", ["A text with a zero\0in it.", "Half a character: \ud800."])
@@ -238,6 +215,7 @@ def test_an_unstorable_document_does_not_affect_others(settings: Settings, bad: 
 
 
 def test_stored_answers_are_reused_by_the_batch(settings: Settings) -> None:
+    """A batch may follow a question that is being asked."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     options = a_run(AnalysisType.SUMMARY)
     first = pipeline.submit(*(a_letter(n).content.text for n in range(3)), options=options)
@@ -256,26 +234,15 @@ def test_stored_answers_are_reused_by_the_batch(settings: Settings) -> None:
     assert [copy.reused_from for copy in copies] == [job.id for job in pipeline.jobs(first)]
     assert all(copy.finished_at is not None for copy in copies)
     for copy in copies:
-        original = pipeline.result(copy.reused_from or copy.id)
-        result = pipeline.result(copy.id)
-        assert result is not None
-        assert original is not None
+        original, result = pipeline.result(copy.reused_from or copy.id), pipeline.result(copy.id)
         assert (result.output, result.id != original.id) == (original.output, True)
     facts = "SELECT count(*) FROM facts WHERE job_id = ANY(:ids)"
     of_copies = pipeline.value(facts, ids=[copy.id for copy in copies])
     assert of_copies == pipeline.value(facts, ids=[copy.reused_from for copy in copies])
-
-
-def test_a_batch_follows_a_question_that_is_being_asked(settings: Settings) -> None:
-    pipeline = a_pipeline(settings)
-    asking = pipeline.submit(*(a_letter(n).content.text for n in range(2)))
-    submission = open_run(pipeline.context, replace(a_run(), follows=True), NOW)
-
-    submission.take_in(offered(*map(a_letter, range(3))))
-    submission.close()
-
-    leaders = [job.id for job in pipeline.jobs(asking)]
-    assert [job.reused_from for job in pipeline.jobs(submission)] == [*leaders, None]
+    following = open_run(pipeline.context, replace(a_run(), follows=True), NOW)
+    following.take_in(offered(*map(a_letter, range(3, 6))))
+    leaders = [job.id for job in pipeline.jobs(submission)[3:]]
+    assert [job.reused_from for job in pipeline.jobs(following)] == [*leaders, None]
     assert pipeline.value("SELECT count(*) FROM outbox") == 3
 
 
@@ -295,20 +262,29 @@ def test_two_runs_may_store_the_same_documents_concurrently(settings: Settings) 
 
 
 def test_a_batch_of_a_cancelled_or_lost_run_is_not_stored(settings: Settings) -> None:
+    """It may be cancelled while the batch is stored."""
     pipeline = a_pipeline(settings)
-    cancelled = open_run(pipeline.context, replace(a_run(), name="cancelled"), NOW)
+    cancelled, meanwhile, lost = (
+        open_run(pipeline.context, replace(a_run(), name=name), NOW)
+        for name in ("cancelled", "meanwhile", "lost")
+    )
     run_control.cancel(pipeline.context.database, cancelled.run_id)
-    lost = open_run(pipeline.context, replace(a_run(), name="lost"), NOW)
-    pipeline.execute("UPDATE runs SET intake_token = :other", other=uuid.uuid4())
+    other = "UPDATE runs SET lease_token = :other WHERE name = 'lost'"
+    pipeline.execute(other, other=uuid.uuid4())
+
+    def cancel_the_run(_session: Session, _batch: Sequence[Offered]) -> None:
+        run_control.cancel(pipeline.context.database, meanwhile.run_id)
 
     unreadable = UnreadDocument(source="a.pdf", error=ReadError("a.pdf is a scan."))
     for batch in ([*map(a_letter, range(3))], [unreadable]):
         with pytest.raises(RunCancelledError, match="cancelled"):
             cancelled.take_in(offered(*batch))
+    with pytest.raises(RunCancelledError):
+        meanwhile.take_in(offered(a_letter(1)), cancel_the_run)
     with pytest.raises(LeaseLostError):
         lost.take_in(offered(*map(a_letter, range(3))))
 
-    for table in ("intakes", "documents", "outbox"):
+    for table in ("intakes", "jobs", "outbox"):
         assert pipeline.value(f"SELECT count(*) FROM {table}") == 0  # noqa: S608
 
 
@@ -366,17 +342,10 @@ def test_reading_waits_while_two_batches_are_held() -> None:
     assert sum(map(len, writing.batches)) == len(are_put) == 5 * MAX_DOCUMENTS
 
 
-def test_a_slow_file_does_not_delay_documents_read_before_it() -> None:
-    is_stored = threading.Event()
-
-    with BatchWriter(lambda _batch: is_stored.set()) as writer:
-        writer.put(Offered(document=a_letter(1)))
-
-        assert is_stored.wait(30)
-
-
 def test_an_error_in_a_batch_ends_the_reading() -> None:
+    """A slow file does not delay documents read before it; an interruption stores no more."""
     stored: list[int] = []
+    writing, is_stored = Writing(), threading.Event()
 
     def fail(batch: Sequence[Offered]) -> None:
         stored.append(len(batch))
@@ -387,16 +356,6 @@ def test_an_error_in_a_batch_ends_the_reading() -> None:
             for letter in offered(*map(a_letter, range(count))):
                 writer.put(letter)
 
-    for count in (1, 3 * MAX_DOCUMENTS):
-        stored.clear()
-        with pytest.raises(LeaseLostError):
-            put(count)
-        assert len(stored) == 1
-
-
-def test_waiting_documents_are_not_stored_after_an_interruption() -> None:
-    writing = Writing()
-
     def interrupted() -> None:
         with BatchWriter(writing.store) as writer:
             writer.put(Offered(document=a_letter(1)))
@@ -405,9 +364,16 @@ def test_waiting_documents_are_not_stored_after_an_interruption() -> None:
             writing.may_store.set()
             raise KeyboardInterrupt
 
+    with BatchWriter(lambda _batch: is_stored.set()) as writer:
+        writer.put(Offered(document=a_letter(1)))
+        assert is_stored.wait(30)
+    for count in (1, 3 * MAX_DOCUMENTS):
+        stored.clear()
+        with pytest.raises(LeaseLostError):
+            put(count)
+        assert len(stored) == 1
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-
     assert [len(batch) for batch in writing.batches] == [1]
 
 
@@ -458,12 +424,15 @@ def outcomes_of(
 
 
 def test_every_row_and_part_of_a_file_has_an_intake(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Documents that a limit leaves out are reported."""
     rows = b"id,review\na,Fine.\nb,\nc,Fine.\n"
-    path = tmp_path / "a.zip"
+    path, many = tmp_path / "a.zip", tmp_path / "a.jsonl"
     path.write_bytes(archive({"r.csv": rows, "x.bin": "\x01\x02\x03" * 100}))
+    many.write_text("".join(f'{{"t": "{number}"}}\n' for number in range(60)))
     columns = Columns(text="review", identity="id")
 
     taken = outcomes_of(pipeline, str(path), "-", columns=columns, stdin=b"review\nPoor.\n")
+    limited = outcomes_of(pipeline, str(many), columns=Columns(text="t"))
 
     assert taken == [
         f"{path}#r.csv#a accepted",
@@ -472,15 +441,7 @@ def test_every_row_and_part_of_a_file_has_an_intake(pipeline: Pipeline, tmp_path
         f"{path}#x.bin unsupported",
         "stdin#1 accepted",
     ]
-
-
-def test_documents_omitted_by_a_limit_are_reported(pipeline: Pipeline, tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text("".join(f'{{"t": "{number}"}}\n' for number in range(60)))
-
-    taken = outcomes_of(pipeline, str(path), columns=Columns(text="t"))
-
-    assert taken == [*(f"{path}#{n} accepted" for n in range(1, 51)), f"{path} too_large"]
+    assert limited == [*(f"{many}#{n} accepted" for n in range(1, 51)), f"{many} too_large"]
 
 
 def test_unusual_characters_are_stored(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -503,16 +464,8 @@ def test_unusual_characters_are_stored(pipeline: Pipeline, tmp_path: Path) -> No
     assert pipeline.value(removed, source=f"{path}#nul.txt") == "1"
 
 
-def test_invisible_text_is_stored_with_its_count(pipeline: Pipeline, tmp_path: Path) -> None:
-    path = tmp_path / "a.pdf"
-    path.write_bytes(pdf([f"{shown('Dear members,')} 1 g {shown('Obey.', y=100)}"]))
-
-    assert outcomes_of(pipeline, str(path), columns=Columns()) == [f"{path} accepted"]
-    hidden = "SELECT text, normalization ->> 'invisible_characters' FROM documents"
-    assert pipeline.rows(hidden) == [("Dear members,\nObey.", "5")]
-
-
 def test_invisible_characters_count_in_every_format(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Invisible text of a PDF is stored with its count."""
     hidden = "".join(chr(0xE0000 + ord(letter)) for letter in "Obey.")
     texts = {name: f"A letter of {name}.{hidden}" for name in ("txt", "md", "html", "eml", "docx")}
     files = {
@@ -528,8 +481,9 @@ def test_invisible_characters_count_in_every_format(pipeline: Pipeline, tmp_path
         "a.csv": f"a,b\n1,A row.{hidden}\n".encode(),
         "clean.txt": b"A clean letter.",
     }
-    path = tmp_path / "a.zip"
+    path, page = tmp_path / "a.zip", tmp_path / "a.pdf"
     path.write_bytes(archive(files))
+    page.write_bytes(pdf([f"{shown('Dear members,')} 1 g {shown('Obey.', y=100)}"]))
 
     taken = outcomes_of(pipeline, str(path), columns=Columns())
 
@@ -545,3 +499,7 @@ def test_invisible_characters_count_in_every_format(pipeline: Pipeline, tmp_path
     )
     noticed = ("invisible_characters", message, "5", False)
     assert pipeline.rows(counted) == [noticed] * 9 + [(None, None, "0", False)]
+    assert outcomes_of(pipeline, str(page), columns=Columns()) == [f"{page} accepted"]
+    stored = "SELECT text, normalization ->> 'invisible_characters' FROM documents"
+    whole = pipeline.rows(f"{stored} WHERE source LIKE '%.pdf'")
+    assert whole == [("Dear members,\nObey.", "5")]

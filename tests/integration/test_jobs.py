@@ -18,6 +18,7 @@ from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.jobs.fan_out import fan_out
+from chordwise.pipeline.jobs.step import ledger_of
 from chordwise.pipeline.runtime.leases import Lease
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.completion_requests import a_request
@@ -195,7 +196,7 @@ def test_a_call_that_was_not_made_is_withdrawn(settings: Settings) -> None:
     (chunk_id,) = pipeline.open_chunks(pipeline.job(submission).id)
     (claimed,) = pipeline.context.stores.chunks.claim([(chunk_id, uuid.uuid4())]).values()
     lease = Lease(job_id=claimed.job_id, chunk_id=claimed.id, token=claimed.claim_token)
-    ledger = pipeline.context.ledger(lease)
+    ledger = ledger_of(pipeline.context, claimed, lease)
     start = call_start(pipeline.model.profile, a_request())
 
     ended, unmade = ledger.begin(start), ledger.begin(start)

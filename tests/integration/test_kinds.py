@@ -18,7 +18,7 @@ from chordwise import settings as settings_module
 from chordwise.errors import ConfigurationError, ReadError
 from chordwise.llm.prices import FreePrice, price_of
 from chordwise.pipeline.deliveries import delivery_attempts
-from chordwise.pipeline.diagnosis import configured_paths
+from chordwise.pipeline.diagnosis.doctor import check_configured_paths
 from chordwise.readers.parser_main import extract
 from chordwise.readers.reader_output import Extracted, ReadOptions
 from chordwise.settings import Settings
@@ -162,7 +162,7 @@ def test_a_receiver_is_a_file(settings: Settings, tmp_path: Path) -> None:
     while delivery_attempts.deliver_next(pipeline.context):
         pass
 
-    (check,) = configured_paths.check_configured_paths(pipeline.context.settings)
+    (check,) = check_configured_paths(pipeline.context.settings)
     assert (check.name, check.finding) == ("diary", f"events are written to {tmp_path}/diary.txt")
     assert (tmp_path / "diary.txt").read_text() == f"run.finished {submission.name}\n"
     file.write_text("[deliveries.pigeon]\n")

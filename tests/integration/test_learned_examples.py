@@ -19,7 +19,8 @@ from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs.run_control import retry
 from chordwise.pipeline.learning.evaluation import evaluate
 from chordwise.pipeline.runs.reconstruction import Reconstruction
-from chordwise.relations.explanation import explain, find
+from chordwise.relations.explanation import explain
+from chordwise.relations.jobs import find
 from chordwise.settings import Settings
 from chordwise.storage import pruning
 from chordwise.storage.database import driver
@@ -80,7 +81,11 @@ def prompts(pipeline: Pipeline, submission: Submission) -> list[str]:
 
 
 def test_a_correction_is_shown_to_later_documents(pipeline: Pipeline) -> None:
-    first = worked(pipeline, run_with(), texts("boat"))
+    """A new example does not cause a repetition; with `--fresh` it is used.
+
+    The correction stays visible after a new answer.
+    """
+    first = worked(pipeline, run_with(), texts("boat canoe"))
     correct("boat")
 
     later = worked(pipeline, run_with(), texts("ship"))
@@ -90,24 +95,26 @@ def test_a_correction_is_shown_to_later_documents(pipeline: Pipeline) -> None:
     assert '"primary_label": "invoice"' in prompt
     assert "boat" not in pipeline.model.requests[-1].system
     assert pipeline.rows(SHOWN) == [("analyze", "boat", 1, 1, "invoice")]
-    assert pipeline.job(first).options_hash == pipeline.job(later).options_hash
+    assert {job.options_hash for job in (*pipeline.jobs(first), pipeline.job(later))} == {
+        pipeline.job(later).options_hash
+    }
     assert later.example_count == 1
-
-
-def test_the_same_question_again_has_the_same_result(pipeline: Pipeline) -> None:
-    """A new example does not cause a repetition; with `--fresh` it is used."""
-    worked(pipeline, run_with(), texts("boat ship"))
-    correct("boat")
-
-    again = taken(pipeline, run_with(), texts("ship"))
-    fresh = worked(pipeline, run_with(fresh=True), texts("ship"))
-
-    assert pipeline.job(again).reused_from is not None
-    assert pipeline.job(again).examples is None
-    assert pipeline.job(fresh).examples is not None
+    again = pipeline.job(taken(pipeline, run_with(), texts("canoe")))
+    assert (again.reused_from is not None, again.examples) == (True, None)
+    fresh = worked(pipeline, run_with(fresh=True), texts("canoe boat"))
+    assert [job.examples is not None for job in pipeline.jobs(fresh)] == [True, False]
+    results = "SELECT label, answered_output ->> 'primary_label', judged_by FROM document_results"
+    assert pipeline.rows(f"{results} WHERE source = 'boat'") == [("invoice", "letter", "Ada")] * 2
+    facts = "SELECT final_value, value, judged_by, judged_at IS NOT NULL FROM fact_quotes"
+    assert pipeline.rows(f"{facts} WHERE path = '/primary_label' AND source = 'boat'") == [
+        *[("invoice", "letter", "Ada", True)] * 2
+    ]
+    said = "SELECT right_value, judged, author, results FROM corrections"
+    assert pipeline.rows(said) == [("invoice", "letter", "Ada", 2)]
 
 
 def test_examples_are_not_shown_where_they_must_not_be(pipeline: Pipeline) -> None:
+    """A text is sent only to a provider that has received it; one of a suite is never shown."""
     worked(pipeline, run_with(), {**texts("boat"), **texts("raft", held_out=True)})
     correct("boat")
     correct("raft")
@@ -122,14 +129,11 @@ def test_examples_are_not_shown_where_they_must_not_be(pipeline: Pipeline) -> No
 
     assert {name for name, submission in runs.items() if pipeline.job(submission).examples} == set()
     assert worked(pipeline, run_with(), texts("yacht")).example_count == 1
-
-
-def test_documents_of_a_suite_never_become_examples(pipeline: Pipeline) -> None:
-    worked(pipeline, run_with(), texts("boat"))
-    correct("boat")
+    pipeline.execute("UPDATE jobs SET model = 'extractive'")
+    assert worked(pipeline, run_with(), texts("ketch")).example_count == 0
+    pipeline.execute("UPDATE jobs SET model = 'scripted'")
     worked(pipeline, run_with(is_suite=True, fresh=True), texts("boat"))
-
-    assert worked(pipeline, run_with(), texts("ship")).example_count == 0
+    assert worked(pipeline, run_with(), texts("brig")).example_count == 0
 
 
 def test_withdrawn_feedback_is_not_shown(pipeline: Pipeline) -> None:
@@ -144,15 +148,6 @@ def test_withdrawn_feedback_is_not_shown(pipeline: Pipeline) -> None:
         assert run(["feedback", "--document", "boat", "--withdraw"]) == ExitCode.SUCCESS
 
     assert worked(pipeline, run_with(), texts("yacht")).example_count == 0
-
-
-def test_a_text_is_sent_only_to_a_provider_that_has_received_it(settings: Settings) -> None:
-    here = a_learner(settings)
-    worked(here, run_with(), texts("boat"))
-    correct("boat")
-    here.execute("UPDATE jobs SET model = 'extractive'")
-
-    assert worked(here, run_with(), texts("ship")).example_count == 0
 
 
 def test_a_retry_shows_the_examples_chosen_before(settings: Settings) -> None:
@@ -235,23 +230,6 @@ def test_held_out_documents_are_measured_separately(pipeline: Pipeline) -> None:
     assert parts == [(True, False, 4), (False, True, 2)]
     history = "SELECT DISTINCT is_whole, is_held_out, judged FROM evaluation_history ORDER BY 1, 2"
     assert pipeline.rows(history) == [(False, True, 2), (True, False, 4)]
-
-
-def test_a_correction_stays_visible_after_a_new_answer(pipeline: Pipeline) -> None:
-    worked(pipeline, run_with(), texts("boat"))
-    correct("boat")
-
-    worked(pipeline, run_with(fresh=True), texts("boat"))
-
-    results = "SELECT label, answered_output ->> 'primary_label', judged_by FROM document_results"
-    assert pipeline.rows(results) == [("invoice", "letter", "Ada")] * 2
-    facts = "SELECT final_value, value, judged_by, judged_at IS NOT NULL FROM fact_quotes"
-    assert (
-        pipeline.rows(f"{facts} WHERE path = '/primary_label'")
-        == [("invoice", "letter", "Ada", True)] * 2
-    )
-    said = "SELECT right_value, judged, author, results FROM corrections"
-    assert pipeline.rows(said) == [("invoice", "letter", "Ada", 2)]
 
 
 def test_an_explanation_names_the_examples(pipeline: Pipeline) -> None:

@@ -199,14 +199,21 @@ def test_tokens_are_reserved_and_corrected(valkey: redis.Redis) -> None:
 
 
 def test_limits_are_learned_from_headers(valkey: redis.Redis) -> None:
-    fleet = Fleet(client=valkey, policy=LimitPolicy())
-    first = fleet.granted()
-    told = {QuotaKind.REQUESTS: Quota(limit=60, remaining=0)}
+    """The settings of the model take precedence."""
+    model = ModelSettings(provider="openai", model="m", requests_per_minute=6_000)
+    for policy, per_minute in ((LimitPolicy(), 60), (policy_of(LimitSettings(), model), 6_000)):
+        valkey.flushall()
+        fleet = Fleet(client=valkey, policy=policy)
+        told = {QuotaKind.REQUESTS: Quota(limit=60, remaining=0 if per_minute == 60 else None)}
+        report = CallReport(result=CallResult.ANSWERED, latency_seconds=1, limits=told)
 
-    fleet.settle([first], CallReport(result=CallResult.ANSWERED, latency_seconds=1, limits=told))
+        fleet.settle([fleet.granted()], report)
 
-    assert fleet.refused().reason is WaitReason.RATE
-    assert read_state(valkey, ENDPOINT, fleet.policy).per_minute == {QuotaKind.REQUESTS: 60}
+        answer = fleet.ask()
+        is_paced = isinstance(answer, Wait) and answer.reason is WaitReason.RATE
+        assert is_paced is (per_minute == 60)
+        known = read_state(valkey, ENDPOINT, fleet.policy).per_minute
+        assert known[QuotaKind.REQUESTS] == per_minute
 
 
 def test_retry_after_pauses_all_workers(valkey: redis.Redis) -> None:
@@ -222,17 +229,11 @@ def test_retry_after_pauses_all_workers(valkey: redis.Redis) -> None:
     assert fleet.refused().seconds == pytest.approx(300, abs=10)
 
 
-def test_refusals_at_the_same_time_shrink_the_window_once(valkey: redis.Redis) -> None:
-    fleet = Fleet(client=valkey, policy=LimitPolicy(first_in_flight=10))
-    held = [fleet.granted() for _ in range(10)]
-
-    fleet.settle(held, CallReport(result=CallResult.LIMITED))
-
-    assert read_state(valkey, ENDPOINT, fleet.policy).window == pytest.approx(8)
-
-
 def test_the_window_doubles_until_the_first_refusal(valkey: redis.Redis) -> None:
-    """A successful round with a full window doubles it; failures do not shrink it."""
+    """A successful round with a full window doubles it; failures do not shrink it.
+
+    Refusals at the same time shrink it once.
+    """
     fleet = Fleet(client=valkey, policy=LimitPolicy(first_in_flight=4, breaker_failures=99))
     first = [fleet.granted() for _ in range(4)]
     second: list[Permit] = []
@@ -242,42 +243,44 @@ def test_the_window_doubles_until_the_first_refusal(valkey: redis.Redis) -> None
         second += [fleet.granted(), fleet.granted()]
     grown = read_state(valkey, ENDPOINT, fleet.policy).window
     fleet.settle(second, FAILED)
+    assert grown == read_state(valkey, ENDPOINT, fleet.policy).window == 8
+    fleet.settle([fleet.granted() for _ in range(8)], CallReport(result=CallResult.LIMITED))
 
-    assert grown == 8
-    assert read_state(valkey, ENDPOINT, fleet.policy).window == 8
-
-
-def test_a_failure_stops_the_doubling_for_a_second(valkey: redis.Redis) -> None:
-    fleet = Fleet(client=valkey, policy=LimitPolicy(first_in_flight=4))
-    held = [fleet.granted() for _ in range(4)]
-
-    fleet.settle(held[:1], FAILED)
-    held.append(fleet.granted())
-    fleet.settle(held[1:2], ANSWERED)
-    assert fleet.discovered()[0] == 4
-
-    fleet.clock.now += 1
-    held.append(fleet.granted())
-    fleet.settle(held[2:3], ANSWERED)
-    assert fleet.discovered()[0] == 5
+    assert read_state(valkey, ENDPOINT, fleet.policy).window == pytest.approx(6.4)
 
 
 def test_a_failure_pauses_growth(valkey: redis.Redis) -> None:
+    """It stops the doubling for a second, and later growth for longer."""
+    doubling = Fleet(client=valkey, policy=LimitPolicy(first_in_flight=4))
+    held = [doubling.granted() for _ in range(4)]
+    doubling.settle(held[:1], FAILED)
+    held.append(doubling.granted())
+    doubling.settle(held[1:2], ANSWERED)
+    assert doubling.discovered()[0] == 4
+    doubling.clock.now += 1
+    held.append(doubling.granted())
+    doubling.settle(held[2:3], ANSWERED)
+    assert doubling.discovered()[0] == 5
+
+    valkey.flushall()
     fleet = Fleet(client=valkey, policy=LimitPolicy(first_in_flight=40))
     fleet.settle([fleet.granted() for _ in range(40)], CallReport(result=CallResult.LIMITED))
     fleet.work(10)
     fleet.settle([fleet.granted()], FAILED)
     before = fleet.discovered()
-
     fleet.work(COOL_DOWN_SECONDS)
     assert fleet.discovered() == before
-
     fleet.work(20)
     assert fleet.discovered() > before
 
 
 def test_the_breaker_opens_probes_and_closes(valkey: redis.Redis) -> None:
-    fleet = Fleet(client=valkey, policy=LimitPolicy(breaker_failures=3, breaker_seconds=15))
+    """Failures between answers do not open it, and a lost probe is followed by another."""
+    policy = LimitPolicy(breaker_failures=3, breaker_seconds=15, lease_seconds=30)
+    fleet = Fleet(client=valkey, policy=policy)
+    for _ in range(5):
+        fleet.settle([fleet.granted(), fleet.granted()], FAILED)
+        fleet.settle([fleet.granted()], ANSWERED)
     fleet.settle([fleet.granted() for _ in range(3)], FAILED)
     assert fleet.refused() == Wait(seconds=15, reason=WaitReason.BREAKER)
 
@@ -288,30 +291,10 @@ def test_the_breaker_opens_probes_and_closes(valkey: redis.Redis) -> None:
     assert fleet.refused() == Wait(seconds=30, reason=WaitReason.BREAKER)
 
     fleet.clock.now += 31
+    fleet.granted()  # which is lost
+    fleet.clock.now += 31
     fleet.settle([fleet.granted()], ANSWERED)
     fleet.settle([fleet.granted() for _ in range(5)], ANSWERED)
-
-
-def test_failures_between_answers_do_not_open_the_breaker(valkey: redis.Redis) -> None:
-    fleet = Fleet(client=valkey, policy=LimitPolicy(breaker_failures=3))
-
-    for _ in range(5):
-        fleet.settle([fleet.granted(), fleet.granted()], FAILED)
-        fleet.settle([fleet.granted()], ANSWERED)
-
-    fleet.granted()
-
-
-def test_a_lost_probe_is_followed_by_another(valkey: redis.Redis) -> None:
-    policy = LimitPolicy(breaker_failures=1, breaker_seconds=15, lease_seconds=30)
-    fleet = Fleet(client=valkey, policy=policy)
-    fleet.settle([fleet.granted()], FAILED)
-    fleet.clock.now += 16
-    fleet.granted()
-
-    fleet.clock.now += 31
-
-    fleet.granted()
 
 
 def test_interactive_work_has_priority(valkey: redis.Redis) -> None:
@@ -366,15 +349,3 @@ def test_a_denial_that_another_program_wrote_can_be_stored(valkey: redis.Redis) 
     answer = limits.acquire(PermitRequest(permit="own", priority=Priority.INTERACTIVE, cost={}))
 
     assert answer == Denial(code="model_access", what="A key", hint="")
-
-
-def test_the_settings_of_the_model_take_precedence(valkey: redis.Redis) -> None:
-    model = ModelSettings(provider="openai", model="m", requests_per_minute=6_000)
-    fleet = Fleet(client=valkey, policy=policy_of(LimitSettings(), model))
-    told = {QuotaKind.REQUESTS: Quota(limit=60)}
-
-    report = CallReport(result=CallResult.ANSWERED, latency_seconds=1, limits=told)
-    fleet.settle([fleet.granted()], report)
-
-    assert isinstance(fleet.ask(), Permit)
-    assert read_state(valkey, ENDPOINT, fleet.policy).per_minute[QuotaKind.REQUESTS] == 6_000

@@ -75,12 +75,6 @@ def test_an_incomplete_answer_is_a_transient_error(
         transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS)
 
 
-def test_a_compressed_answer_is_read(server: peer.FaultyServer, transport: JsonTransport) -> None:
-    server.play(packed(gzip.compress(b'{"fine": true}')))
-
-    assert transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS).body == {"fine": True}
-
-
 @pytest.mark.parametrize("encoding", ["", "gzip"])
 def test_a_downloaded_file_is_decompressed(
     server: peer.FaultyServer, transport: JsonTransport, encoding: str
@@ -114,29 +108,6 @@ def test_the_size_of_a_download_is_limited_after_decompression(
     assert len(target.getvalue()) <= 2_000_000
 
 
-@pytest.mark.parametrize("theirs", ["own-id", "OWN-ID", None])
-def test_an_answer_with_the_id_of_its_request_is_accepted(
-    server: peer.FaultyServer, transport: JsonTransport, theirs: str | None
-) -> None:
-    server.play(peer.answer({"fine": True}, headers={CALL_HEADER: theirs} if theirs else {}))
-
-    answer = transport.post_json(server.base_url, {CALL_HEADER: "own-id"}, {}, PATIENT_SECONDS)
-
-    assert answer.body == {"fine": True}
-
-
-def test_another_id_is_rejected(server: peer.FaultyServer, transport: JsonTransport) -> None:
-    mixed_up = peer.answer({"about": "another"}, headers={CALL_HEADER: "other-id"})
-    server.play(mixed_up, peer.answer({"about": "ours"}))
-
-    with pytest.raises(ModelTransportError, match=r"another request \(other-id\)"):
-        transport.post_json(server.base_url, {CALL_HEADER: "own-id"}, {}, PATIENT_SECONDS)
-
-    again = transport.post_json(server.base_url, {CALL_HEADER: "own-id"}, {}, PATIENT_SECONDS)
-    assert again.body == {"about": "ours"}
-    assert server.connections == 2
-
-
 @pytest.mark.parametrize("share", [1.0, 0.8])
 def test_an_unsolicited_answer_is_rejected(
     server: peer.FaultyServer, transport: JsonTransport, share: float
@@ -150,12 +121,12 @@ def test_an_unsolicited_answer_is_rejected(
         head = b"HTTP/1.1 200 OK\r\ncontent-length: 40\r\n\r\n"
         answer = head + b'{"about": "the first"}'.ljust(40)
         connection.send(answer + answer[: int(share * len(answer))])
+        # The client may close the connection before its second request can be read here.
+        if peer.receive(connection) is not None:
+            connection.send(b" " * 20)
+            peer.answer({"about": "the second"})(connection)
 
-    def rest_and_second(connection: peer.Connection) -> None:
-        connection.send(b" " * 20)
-        peer.answer({"about": "the second"})(connection)
-
-    server.play(first_and_more, rest_and_second, peer.answer({"about": "the third"}))
+    server.play(first_and_more, peer.answer({"about": "the third"}))
     first = transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS)
 
     with pytest.raises(ModelTransportError):
@@ -375,6 +346,8 @@ def ask(server: peer.FaultyServer, transport: JsonTransport, id_: str = OWN_ID) 
 @pytest.mark.parametrize(
     "theirs",
     [
+        {},
+        {CALL_HEADER: OWN_ID.upper()},
         {CALL_HEADER: "f47ac10b-58cc-4372-a567-0e02b2c3d479"},
         {CALL_HEADER: "gateway-4711"},
         {CALL_HEADER: ""},
@@ -382,7 +355,7 @@ def ask(server: peer.FaultyServer, transport: JsonTransport, id_: str = OWN_ID) 
         {CALL_HEADER: f"gateway-4711, {OWN_ID}"},
     ],
 )
-def test_ids_of_a_gateway_are_accepted(
+def test_our_id_and_those_of_a_gateway_are_accepted(
     server: peer.FaultyServer, transport: JsonTransport, theirs: Mapping[str, str]
 ) -> None:
     server.play(peer.answer({"fine": True}, headers=theirs))
@@ -395,8 +368,12 @@ def test_ids_in_our_form_must_be_ours(server: peer.FaultyServer, transport: Json
     server.play(peer.answer({"about": "another"}, headers={CALL_HEADER: OTHER_ID}))
 
     for _ in range(4):
-        with pytest.raises(ModelTransportError, match="another request"):
+        with pytest.raises(ModelTransportError, match=rf"another request \({OTHER_ID}\)"):
             ask(server, transport)
+    server.play(peer.answer({"about": "ours"}))
+
+    assert ask(server, transport).body == {"about": "ours"}
+    assert server.connections == 5
 
 
 def test_a_gateway_that_returned_our_id_must_not_send_another(

@@ -21,9 +21,8 @@ from chordwise.pipeline.intake import document_batches
 from chordwise.pipeline.jobs import run_control
 from chordwise.settings import Settings
 from chordwise.storage import results
-from chordwise.storage.chunk_work import Stored
+from chordwise.storage.chunk_work import JobEnd, Stored
 from chordwise.storage.database import Database
-from chordwise.storage.job_ends import JobEnd
 from chordwise.storage.results import NewResult
 from tests.conftest import Servers
 from tests.fakes.commands import output_of

@@ -10,15 +10,13 @@ from functools import partial
 from typing import cast
 
 import pytest
-from hypothesis import HealthCheck, Phase, strategies
-from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from chordwise.errors import ModelAccessError, ModelOverloadedError, ServiceUnavailableError
@@ -41,6 +39,7 @@ from tests.fakes.pipeline import (
     quoting_the_text,
     with_settings,
 )
+from tests.fakes.state_machines import run_machine
 
 _ROUNDS = 12
 _CHUNKS_AND_SYNTHESIS = "SELECT count(*) + 1 FROM chunks"
@@ -258,7 +257,7 @@ def test_no_order_of_faults_loses_work_or_does_it_twice(settings: Settings, exam
         machines.append(Messages(replace(pipeline, context=context), broker))
         return machines[-1]
 
-    run_state_machine_as_test(cast("type[Messages]", machine), settings=_settings(examples))
+    run_machine(machine, examples)
 
 
 @pytest.mark.parametrize("statement", COMMITS.values(), ids=COMMITS.keys())
@@ -277,15 +276,3 @@ def test_each_lost_response_to_a_commit_changes_nothing(settings: Settings, stat
     assert pipeline.value("SELECT count(*) FROM result_history") == 0
     calls = pipeline.value("SELECT count(*) FROM model_calls")
     assert calls == len(pipeline.model.requests) == pipeline.value(_CHUNKS_AND_SYNTHESIS)
-
-
-def _settings(examples: int) -> hypothesis_settings:
-    return hypothesis_settings(
-        max_examples=examples,
-        stateful_step_count=30,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],  # shrinking would take minutes
-        suppress_health_check=list(HealthCheck),
-        print_blob=True,
-    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
 
 import pytest
 
@@ -21,8 +20,6 @@ from chordwise.pipeline.jobs.synthesize import synthesize, synthesize_claimed
 from chordwise.pipeline.recovery.recover import recover
 from chordwise.pipeline.runtime.leases import Lease
 from chordwise.settings import ModelSettings, Settings
-from chordwise.storage import leases
-from chordwise.storage.chunks import Chunk
 from chordwise.storage.synthesis_claims import ClaimedSynthesis
 from tests.fakes.commits import unconfirmed
 from tests.fakes.pipeline import (
@@ -52,33 +49,35 @@ def lose_worker(pipeline: Pipeline, *chunk_ids: uuid.UUID) -> None:
 
 
 def test_a_finished_chunk_is_only_read(settings: Settings) -> None:
+    """One that does not exist is unknown."""
     pipeline = a_pipeline(settings, quoting_the_text)
     ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
-    analyze_chunk(pipeline.context, chunk_id)
+    outcomes = [analyze_chunk(pipeline.context, id_) for id_ in (uuid.uuid4(), chunk_id)]
     before = pipeline.value("SELECT xmax::text || ctid::text FROM jobs")
 
+    assert outcomes == [ChunkOutcome.UNKNOWN, ChunkOutcome.ENDED]
     assert analyze_chunk(pipeline.context, chunk_id) is ChunkOutcome.ENDED
     assert pipeline.value("SELECT xmax::text || ctid::text FROM jobs") == before
     assert len(pipeline.model.requests) == 1
 
 
-def test_a_chunk_that_does_not_exist_is_unknown(settings: Settings) -> None:
-    pipeline = a_pipeline(settings, quoting_the_text)
-    ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
-
-    outcomes = [analyze_chunk(pipeline.context, id_) for id_ in (uuid.uuid4(), chunk_id)]
-
-    assert outcomes == [ChunkOutcome.UNKNOWN, ChunkOutcome.ENDED]
-
-
 def test_a_fan_out_with_unconfirmed_commits_counts_as_one_attempt(settings: Settings) -> None:
-    """However often its first step is repeated, the document is not quarantined."""
-    pipeline = a_pipeline(settings, quoting_the_text)
-    (job,) = pipeline.jobs(pipeline.submit(LONG))
+    """However often its first step is repeated, the document is not quarantined.
+
+    A document with an unconfirmed commit is taken in once.
+    """
+    pipeline = a_pipeline(settings)
+    submission = open_run(pipeline.context, a_run(), NOW)
+    end = unconfirmed(pipeline, "INSERT INTO intakes")
+    [taken] = submission.take_in(offered(a_document(LONG)))
+    submission.close()
+    assert end()
+    assert taken.outcome == IntakeOutcome.ACCEPTED
+    assert pipeline.value("SELECT intakes_balance AND jobs_planned = 1 FROM run_accounts")
+
     max_attempts = pipeline.context.settings.pipeline.max_attempts
     ends = [unconfirmed(pipeline, "UPDATE jobs j SET attempts") for _ in range(max_attempts)]
-
-    sent = fan_out(pipeline.context, job.id)
+    sent = fan_out(pipeline.context, pipeline.job(submission).id)
 
     assert all(end() for end in ends)
     assert sent == pipeline.value("SELECT count(*) FROM chunks")
@@ -91,7 +90,7 @@ def test_a_document_that_ends_every_worker_in_chunking_is_quarantined(
     """An attempt counts if the job has made no progress since the last one."""
     pipeline = a_pipeline(settings, quoting_the_text)
     (job,) = pipeline.jobs(pipeline.submit(LONG))
-    monkeypatch.setattr(chunking, "split", interrupted)
+    monkeypatch.setattr(chunking, "split", raising(KeyboardInterrupt()))
 
     for _ in range(pipeline.context.settings.pipeline.max_attempts):
         with pytest.raises(KeyboardInterrupt):
@@ -102,8 +101,11 @@ def test_a_document_that_ends_every_worker_in_chunking_is_quarantined(
     assert pipeline.value("SELECT status FROM jobs") == JobStatus.QUARANTINED
 
 
-def interrupted(*_: object) -> object:
-    raise KeyboardInterrupt
+def raising(error: BaseException) -> object:
+    def fail(*_: object) -> object:
+        raise error
+
+    return fail
 
 
 def test_a_slice_that_could_not_be_claimed_is_not_claimed_later(
@@ -112,8 +114,9 @@ def test_a_slice_that_could_not_be_claimed_is_not_claimed_later(
     pipeline = a_pipeline(settings, quoting_the_text)
     ids = [chunk_id for _, chunk_id in pipeline.fan_out(PARAGRAPH, LONG)]
     claims = SliceClaims(pipeline.context, ids)
+    is_away = errors.ServiceUnavailableError("PostgreSQL cannot be reached.", "Wait for it.")
 
-    monkeypatch.setattr(pipeline.context.stores.chunks, "claim", is_away)
+    monkeypatch.setattr(pipeline.context.stores.chunks, "claim", raising(is_away))
     with pytest.raises(errors.ServiceUnavailableError):
         analyze_chunk(pipeline.context, ids[0], claims)
     monkeypatch.undo()
@@ -121,10 +124,6 @@ def test_a_slice_that_could_not_be_claimed_is_not_claimed_later(
         analyze_chunk(pipeline.context, ids[1], claims)
 
     assert pipeline.value("SELECT count(*) FROM chunks WHERE status <> 'pending'") == 0
-
-
-def is_away(*_: object) -> object:
-    raise errors.ServiceUnavailableError("PostgreSQL cannot be reached.", "Wait for it.")
 
 
 @pytest.mark.parametrize(("was_called", "attempts"), [(False, 0), (True, 1)])
@@ -193,29 +192,16 @@ def test_a_retry_does_not_repeat_calls_in_flight(small_chunks: Settings) -> None
     assert pipeline.value("SELECT lease_token FROM chunks WHERE status = 'running'") == token
 
 
-def test_a_document_with_an_unconfirmed_commit_is_taken_in_once(settings: Settings) -> None:
-    pipeline = a_pipeline(settings)
-    submission = open_run(pipeline.context, a_run(), NOW)
-    end = unconfirmed(pipeline, "INSERT INTO intakes")
-
-    [taken] = submission.take_in(offered(a_document(PARAGRAPH)))
-    submission.close()
-
-    assert end()
-    assert taken.outcome == IntakeOutcome.ACCEPTED
-    assert pipeline.value("SELECT intakes_balance AND jobs_planned = 1 FROM run_accounts")
-
-
 def test_a_run_that_was_lost_before_its_list_is_finished(settings: Settings) -> None:
     """A kill of `refresh`, for example; one that has documents stays interrupted."""
     pipeline = a_pipeline(settings, quoting_the_text)
     empty, begun = (open_run(pipeline.context, a_run(), NOW) for _ in range(2))
     begun.take_in(offered(a_document(PARAGRAPH)))
-    pipeline.execute("UPDATE runs SET intake_until = now()")
+    pipeline.execute("UPDATE runs SET lease_until = now()")
     recover(pipeline.context)
     assert pipeline.rows("SELECT DISTINCT status FROM runs") == [("open",)]
 
-    pipeline.execute("UPDATE runs SET intake_until = now() - interval '11 minutes'")
+    pipeline.execute("UPDATE runs SET lease_until = now() - interval '11 minutes'")
     recover(pipeline.context)
 
     statuses = {row[0]: row[1] for row in pipeline.rows("SELECT id, status FROM runs")}
@@ -226,10 +212,10 @@ def test_a_submitter_with_an_expired_lease_may_continue(settings: Settings) -> N
     pipeline = a_pipeline(settings, quoting_the_text)
     submission = open_run(pipeline.context, a_run(), NOW)
     submission.take_in(offered(a_document(PARAGRAPH)))
-    pipeline.execute("UPDATE runs SET intake_until = now()")
+    pipeline.execute("UPDATE runs SET lease_until = now()")
     recover(pipeline.context)
     submission.take_in(offered(a_document(f"Another text. {PARAGRAPH}")))
-    pipeline.execute("UPDATE runs SET intake_until = now()")
+    pipeline.execute("UPDATE runs SET lease_until = now()")
     other = claim(pipeline.context, submission.run_id)
 
     assert other is not None
@@ -252,33 +238,31 @@ def end_with_claim(pipeline: Pipeline) -> Sequence[tuple[Lease, ClaimedSynthesis
     return claims.syntheses
 
 
-def test_the_last_chunk_claims_the_synthesis(settings: Settings) -> None:
+@pytest.mark.parametrize("is_released", [False, True])
+def test_the_last_chunk_claims_the_synthesis(
+    settings: Settings,
+    is_released: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """It waits for a free thread under a lease; at a shutdown another process continues it."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     ((lease, claimed),) = end_with_claim(pipeline)
     calls = len(pipeline.model.requests)
-
-    assert synthesize(pipeline.context, lease.job_id)
-    assert len(pipeline.model.requests) == calls
-    synthesize_claimed(pipeline.context, lease, claimed)
-
-    assert pipeline.value("SELECT status FROM jobs") == JobStatus.SUCCEEDED
-    assert pipeline.value("SELECT attempts FROM jobs") == 1
-
-
-def test_a_claimed_synthesis_is_released_at_the_shutdown(settings: Settings) -> None:
-    """It waits for a free thread under a lease, and another process continues it at once."""
-    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
-    ((lease, claimed),) = end_with_claim(pipeline)
     pipeline.execute("UPDATE jobs SET lease_until = now() + interval '1 second'")
     pipeline.context.leases.beat()
     assert pipeline.value("SELECT lease_until > now() + interval '5 seconds' FROM jobs")
 
-    assert pipeline.context.leases.release_all() == 1
-    synthesize_claimed(pipeline.context, lease, claimed)
+    if is_released:
+        assert pipeline.context.leases.release_all() == 1
+        synthesize_claimed(pipeline.context, lease, claimed)
+        assert pipeline.value("SELECT status FROM jobs") == JobStatus.RUNNING
+        assert pipeline.value("SELECT count(*) FROM outbox WHERE reason = 'shutdown'") == 1
+        synthesize(pipeline.context, lease.job_id)
+    else:
+        assert synthesize(pipeline.context, lease.job_id)
+        assert len(pipeline.model.requests) == calls
+        synthesize_claimed(pipeline.context, lease, claimed)
+        assert pipeline.value("SELECT attempts FROM jobs") == 1
 
-    assert pipeline.value("SELECT status FROM jobs") == JobStatus.RUNNING
-    assert pipeline.value("SELECT count(*) FROM outbox WHERE reason = 'shutdown'") == 1
-    synthesize(pipeline.context, lease.job_id)
     assert pipeline.value("SELECT status FROM jobs") == JobStatus.SUCCEEDED
 
 
@@ -296,17 +280,6 @@ def test_the_heartbeat_keeps_the_beginning_of_a_synthesis(settings: Settings) ->
         pipeline.execute("UPDATE jobs SET status = 'running', lease_token = NULL")
         pipeline.context.leases.beat()
         assert not pipeline.value(is_kept)
-
-
-def test_leases_are_extended_in_one_statement(settings: Settings) -> None:
-    pipeline = a_pipeline(settings)
-    work = pipeline.fan_out(PARAGRAPH, f"Another text. {PARAGRAPH}")
-    tokens = [pipeline.claim(chunk_id) for _, chunk_id in work]
-
-    with pipeline.context.database.write() as session:
-        kept = leases.extend(session, Chunk, [*tokens, uuid.uuid4()], timedelta(seconds=60))
-
-    assert kept == set(tokens)
 
 
 TIMES = 4

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from chordwise.domain.learning.calibration import calibrate
+from chordwise.domain.learning.statistics import calibrate
 from chordwise.errors import ExitCode
 from chordwise.settings import Settings
 from tests.fakes.commands import output_of, run

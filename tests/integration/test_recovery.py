@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from chordwise.domain.states import ChunkStatus, JobStatus
-from chordwise.errors import ModelAccessError, ModelOverloadedError, RateLimitedError
+from chordwise.errors import (
+    ModelAccessError,
+    ModelError,
+    ModelOverloadedError,
+    RateLimitedError,
+)
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome, analyze_chunk
@@ -24,12 +31,20 @@ def test_a_chunk_under_a_valid_lease_is_not_claimed(settings: Settings) -> None:
     assert pipeline.model.requests == []
 
 
-def test_a_transient_error_postpones_a_chunk_without_an_attempt(settings: Settings) -> None:
-    pipeline = a_pipeline(settings, ModelOverloadedError("Busy."), quoting_the_text)
+@pytest.mark.parametrize(
+    ("error", "postponements"),
+    [(ModelOverloadedError("Busy."), 1), (RateLimitedError("Too many requests."), 0)],
+)
+def test_a_transient_error_postpones_a_chunk_without_an_attempt(
+    settings: Settings, error: ModelError, postponements: int
+) -> None:
+    """Rate limiting does not count as a postponement."""
+    pipeline = a_pipeline(settings, error, quoting_the_text)
     submission = pipeline.analyze(PARAGRAPH)
     job = pipeline.job(submission)
     assert job.status == JobStatus.WAITING
-    assert pipeline.value("SELECT attempts = 0 AND postponements = 1 FROM chunks")
+    counted = "SELECT status, attempts, postponements FROM chunks"
+    assert pipeline.rows(counted) == [(ChunkStatus.WAITING, 0, postponements)]
     early = dispatch(pipeline.context).sent
     for table in ("outbox", "chunks"):
         pipeline.execute(f"UPDATE {table} SET due_at = now() - interval '1 second'")  # noqa: S608 - our own words
@@ -39,15 +54,6 @@ def test_a_transient_error_postpones_a_chunk_without_an_attempt(settings: Settin
 
     assert (early, sent) == (0, 1)
     assert pipeline.job(submission).status == JobStatus.SUCCEEDED
-
-
-def test_rate_limiting_does_not_count_as_a_postponement(settings: Settings) -> None:
-    pipeline = a_pipeline(settings, RateLimitedError("Too many requests."))
-
-    pipeline.analyze(PARAGRAPH)
-
-    assert pipeline.value("SELECT status FROM chunks") == ChunkStatus.WAITING
-    assert pipeline.value("SELECT attempts = 0 AND postponements = 0 FROM chunks")
 
 
 def test_a_rejected_key_pauses_the_run_until_a_retry(settings: Settings) -> None:
@@ -100,27 +106,22 @@ def test_a_document_whose_splitting_ends_workers_is_quarantined(settings: Settin
     assert pipeline.value("SELECT status FROM jobs") == "quarantined"
 
 
-def test_only_one_synthesis_is_run(settings: Settings) -> None:
-    """Both the callback of the chord and the message of the outbox may arrive."""
-    pipeline = a_pipeline(settings, quoting_the_text)
-    submission = pipeline.analyze(PARAGRAPH)
-    job = pipeline.job(submission)
-
-    synthesize(pipeline.context, job.id)
-
-    assert pipeline.value("SELECT count(*) FROM results") == 1
-    assert pipeline.value("SELECT count(*) FROM result_history") == 0
-
-
-def test_a_synthesis_waits_for_every_chunk(small_chunks: Settings) -> None:
+def test_only_one_synthesis_is_run(small_chunks: Settings) -> None:
+    """It waits for every chunk; the callback of the chord and a message may both arrive."""
     pipeline = a_pipeline(small_chunks, quoting_the_text, repeat_last=True)
-    (job_id, chunk_id), *_ = pipeline.fan_out(LONG)
-    analyze_chunk(pipeline.context, chunk_id)
+    chunks = pipeline.fan_out(LONG)
+    job_id = chunks[0][0]
+    results = "SELECT (SELECT count(*) FROM results), (SELECT count(*) FROM result_history)"
+    for _, chunk_id in chunks:
+        synthesize(pipeline.context, job_id)
+        assert pipeline.value("SELECT status FROM jobs") == JobStatus.RUNNING
+        assert pipeline.rows(results) == [(0, 0)]
+        analyze_chunk(pipeline.context, chunk_id)
 
-    synthesize(pipeline.context, job_id)
+    for _ in range(2):
+        synthesize(pipeline.context, job_id)
 
-    assert pipeline.value("SELECT status FROM jobs") == JobStatus.RUNNING
-    assert pipeline.value("SELECT count(*) FROM results") == 0
+        assert pipeline.rows(results) == [(1, 0)]
 
 
 def test_a_shutdown_releases_its_chunks(settings: Settings) -> None:

@@ -140,11 +140,29 @@ def desk(
     return made
 
 
-def test_current_answers_are_not_stale(desk: Desk) -> None:
-    submission = desk.classify("a.txt", "b.txt")
+def test_current_answers_are_not_stale(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older template or version is a reason; pages read by another model are counted only.
 
+    A run without a profile keeps its question, with the current template.
+    """
+    submission = desk.classify("a.txt", "b.txt")
     assert desk.reasons(submission.name) == desk.reasons("--profile", "letters") == []
     assert "There are no stale answers." in desk.said("--profile", "letters")
+
+    desk.pipeline.execute(
+        "UPDATE documents SET transcribed_by = 'tesseract' WHERE source = 'a.txt'"
+    )
+    monkeypatch.setenv("CHORDWISE_READERS__VISION", GPT)
+    report = desk.call("--profile", "letters", "--dry-run")
+    assert (report["stale"], report["transcribed_by_others"]) == ([], 1)
+    assert "Another model read pages of 1 document" in desk.said("--profile", "letters")
+
+    desk.pipeline.execute("UPDATE runs SET saved_as = NULL")
+    desk.pipeline.execute("UPDATE jobs SET options_hash = 'of an older version'")
+    assert desk.reasons(submission.name) == [({"version": ""}, 2)]
+    desk.age()
+    assert desk.reasons(submission.name) == [({"template": "classification.analyze@0"}, 2)]
+    assert "template (was classification.analyze@0)" in desk.said(submission.name, "--dry-run")
 
 
 @pytest.mark.parametrize(
@@ -170,32 +188,6 @@ def test_the_difference_of_the_question_is_the_reason(
     assert desk.reasons("--profile", "letters") == desk.reasons(submission.name) == [(reasons, 2)]
 
 
-def test_an_older_template_or_version_is_the_reason(desk: Desk) -> None:
-    """A run without a profile keeps its question, with the current template."""
-    submission = desk.classify("a.txt", "b.txt")
-    desk.pipeline.execute("UPDATE runs SET saved_as = NULL")
-    desk.pipeline.execute("UPDATE jobs SET options_hash = 'of an older version'")
-
-    assert desk.reasons(submission.name) == [({"version": ""}, 2)]
-    desk.age()
-    assert desk.reasons(submission.name) == [({"template": "classification.analyze@0"}, 2)]
-    assert "template (was classification.analyze@0)" in desk.said(submission.name, "--dry-run")
-
-
-def test_pages_by_another_model_are_counted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their texts are kept, and answers about them are not stale for that reason."""
-    desk.classify("a.txt", "b.txt")
-    desk.pipeline.execute(
-        "UPDATE documents SET transcribed_by = 'tesseract' WHERE source = 'a.txt'"
-    )
-    monkeypatch.setenv("CHORDWISE_READERS__VISION", GPT)
-
-    report = desk.call("--profile", "letters", "--dry-run")
-
-    assert (report["stale"], report["transcribed_by_others"]) == ([], 1)
-    assert "Another model read pages of 1 document" in desk.said("--profile", "letters")
-
-
 def test_the_price_is_given_for_online_and_batches(desk: Desk) -> None:
     desk.classify("a.txt", "b.txt")
     desk.pipeline.execute("UPDATE jobs SET options_hash = 'of an older version'")
@@ -212,39 +204,32 @@ def test_the_price_is_given_for_online_and_batches(desk: Desk) -> None:
     assert desk.pipeline.value("SELECT count(*) FROM runs") == 1
 
 
-def test_stored_texts_are_asked_again_once(desk: Desk) -> None:
+@pytest.mark.parametrize("by_client", [False, True])
+def test_stored_texts_are_asked_again_once(
+    desk: Desk,
+    by_client: bool,  # noqa: FBT001 - a parameter
+) -> None:
     submission = desk.classify("a.txt", "b.txt")
     desk.age()
     desk.answers["a.txt"] = "invoice"
 
-    begun = desk.call("--profile", "letters", "--no-wait", "--run-name", "again")
-    assert desk.reasons("--profile", "letters") == []  # it is being asked
-    answer_queued_jobs(desk)
+    if by_client:
+        with Client() as client:
+            (stale,) = client.stale_answers("letters")
+            again = client.refresh("letters", run_name="again")
+            answer_queued_jobs(desk)
+            assert client.refresh("letters") is None
+        assert (stale["due"], again and again.name) == (2, "again")
+    else:
+        begun = desk.call("--profile", "letters", "--no-wait", "--run-name", "again")
+        assert desk.reasons("--profile", "letters") == []  # it is being asked
+        answer_queued_jobs(desk)
+        assert (begun["run"], begun["intakes_taken"]) == ("again", 2)
 
-    assert (begun["run"], begun["intakes_taken"]) == ("again", 2)
-    assert desk.pipeline.rows(
-        "SELECT run, output ->> 'primary_label' FROM answer_jobs ORDER BY source"
-    ) == [
-        ("again", "invoice"),
-        ("again", "letter"),
-    ]
+    labels = "SELECT run, output ->> 'primary_label' FROM answer_jobs ORDER BY source"
+    assert desk.pipeline.rows(labels) == [("again", "invoice"), ("again", "letter")]
     assert desk.reasons("--profile", "letters") == desk.reasons(submission.name) == []
     assert desk.pipeline.value("SELECT count(*) FROM documents") == 2
-
-
-def test_the_client_refreshes_stale_answers(desk: Desk) -> None:
-    desk.classify("a.txt", "b.txt")
-    desk.age()
-    with Client() as client:
-        (stale,) = client.stale_answers("letters")
-        again = client.refresh("letters", run_name="again")
-        answer_queued_jobs(desk)
-        nothing = client.refresh("letters")
-
-    assert stale["due"] == 2
-    assert again is not None
-    assert desk.pipeline.rows("SELECT DISTINCT run FROM answer_jobs") == [(again.name,)]
-    assert nothing is None
 
 
 def test_the_price_needs_confirmation(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,7 +359,7 @@ def test_a_sample_is_reproducible_and_stratified_by_label(desk: Desk) -> None:
             "SELECT document_id, output ->> 'primary_label' FROM document_results"
         )
     }
-    drawn = [labels[str(document)] for document in first.documents]
+    drawn = [labels[str(job["document_id"])] for job in first]
     assert (drawn.count("invoice"), drawn.count("letter")) == (2, 6)
 
 

@@ -15,7 +15,6 @@ from chordwise.domain.learning.feedback_input import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import feedback
-from chordwise.pipeline.learning.feedback import Signed
 from chordwise.relations import review
 from chordwise.relations.relation import Row, Values
 from chordwise.settings import Settings
@@ -68,11 +67,20 @@ def test_the_queue_begins_with_the_most_doubtful_cells(pipeline: Pipeline) -> No
 
 
 def test_replaced_answers_are_not_in_the_queue(pipeline: Pipeline) -> None:
+    """A decision about one is refused."""
     for _ in range(2):
         extracted(pipeline, {"a.txt": {"buyer": ("Miller", 9)}})
         doubted(pipeline, "Miller", "quote not found")
 
-    assert [q["run"] for q in queue(pipeline, {})] == [pipeline.value("SELECT max(name) FROM runs")]
+    (question,) = queue(pipeline, {})
+    assert question["run"] == pipeline.value("SELECT max(name) FROM runs")
+    pipeline.execute("UPDATE results SET id = gen_random_uuid()")
+    accepted = FeedbackInput(verdict=Verdict.APPROVED, path=question["path"])
+    with (
+        pytest.raises(UsageError, match="analyzed again"),
+        pipeline.context.database.write() as session,
+    ):
+        feedback.decide(session, question["job_id"], question["result_id"], accepted)
 
 
 def test_a_warning_about_a_whole_answer_is_seen_and_its_values_stay(pipeline: Pipeline) -> None:
@@ -81,7 +89,7 @@ def test_a_warning_about_a_whole_answer_is_seen_and_its_values_stay(pipeline: Pi
     pipeline.execute("UPDATE intakes SET message = 'Page 2 has no text.'")
     pipeline.execute("UPDATE results SET needs_review = true")
     (question,) = queue(pipeline, {})
-    seen = Signed(entered=FeedbackInput(verdict=Verdict.SEEN), author="Ada")
+    seen = FeedbackInput(verdict=Verdict.SEEN, author="Ada")
 
     with pipeline.context.database.write() as session:
         feedback.decide(session, question["job_id"], question["result_id"], seen)
@@ -117,7 +125,7 @@ def test_an_answer_as_a_whole_is_decided_once(settings: Settings) -> None:
     )
     (question,) = queue(pipeline, {})
     assert (question["path"], question["value"]) == ("", None)
-    accepted = Signed(entered=FeedbackInput(verdict=Verdict.APPROVED), author="Ada")
+    accepted = FeedbackInput(verdict=Verdict.APPROVED, author="Ada")
 
     with pipeline.context.database.write() as session:
         said = feedback.decide(session, question["job_id"], question["result_id"], accepted)
@@ -129,20 +137,6 @@ def test_an_answer_as_a_whole_is_decided_once(settings: Settings) -> None:
         (past,) = review.decisions(driver(session))
     assert (past["author"], past["withdrawn_by"]) == ("Ada", "Ben")
     assert [question["path"] for question in queue(pipeline, {})] == [""]
-
-
-def test_a_decision_about_a_replaced_answer_is_refused(pipeline: Pipeline) -> None:
-    classified(pipeline, {"a.txt": ("letter", 0.2)})
-    doubted(pipeline, "letter", "votes disagree")
-    (question,) = queue(pipeline, {})
-    pipeline.execute("UPDATE results SET id = gen_random_uuid()")
-    accepted = Signed(entered=FeedbackInput(verdict=Verdict.APPROVED, path=question["path"]))
-
-    with (
-        pytest.raises(UsageError, match="analyzed again"),
-        pipeline.context.database.write() as session,
-    ):
-        feedback.decide(session, question["job_id"], question["result_id"], accepted)
 
 
 def test_a_selection_outside_the_document_is_refused(pipeline: Pipeline) -> None:
@@ -157,7 +151,7 @@ def test_a_selection_outside_the_document_is_refused(pipeline: Pipeline) -> None
             pytest.raises(UsageError, match="no text"),
             pipeline.context.database.write() as session,
         ):
-            feedback.decide(session, job_id, result_id, Signed(entered=entered))
+            feedback.decide(session, job_id, result_id, entered)
 
     assert pipeline.value("SELECT count(*) FROM feedback") == 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.states import JobStatus
 from chordwise.llm.model import CompletionRequest, ModelProfile
 from chordwise.pipeline.intake.run_options import RunOptions
-from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.runs import user_sql
 from chordwise.settings import AUTO, ModelSettings, Settings, TierSettings
 from tests.fakes.pipeline import (
@@ -48,16 +47,12 @@ def priced_model(tier: str) -> ModelSettings:
     )
 
 
-def a_tier(name: str, line: Line) -> ScriptedModel:
-    profile = ModelProfile(
-        provider="openai", model=f"{name}-1", context_tokens=32_768, max_output_tokens=2_048
-    )
-    return ScriptedModel([line], profile=profile, repeat_last=True)
-
-
 def routed(settings: Settings, small: Line, large: Line) -> Pipeline:
     plain = a_pipeline(settings)
-    tiers = {"small": a_tier("small", small), "large": a_tier("large", large)}
+    tiers = {
+        name: ScriptedModel([line], profile=a_profile("openai", f"{name}-1"), repeat_last=True)
+        for name, line in (("small", small), ("large", large))
+    }
     changed = plain.context.settings.model_copy(
         update={
             "models": {name: priced_model(name) for name in tiers},
@@ -65,6 +60,12 @@ def routed(settings: Settings, small: Line, large: Line) -> Pipeline:
         }
     )
     return with_models(plain, changed, tiers)
+
+
+def a_profile(provider: str, model: str) -> ModelProfile:
+    return ModelProfile(
+        provider=provider, model=model, context_tokens=32_768, max_output_tokens=2_048
+    )
 
 
 def a_routed_run(model: str = AUTO) -> RunOptions:
@@ -92,49 +93,35 @@ def statistics(address: SecretStr) -> dict[str, dict[str, object]]:
 
 
 def test_weak_chunks_go_to_the_larger_tier(small_chunks: Settings, database_url: SecretStr) -> None:
-    pipeline = routed(small_chunks, unsure_of_one_part, quoting_the_text)
-
-    submission = pipeline.analyze(LONG, options=a_routed_run())
-
-    job = pipeline.job(submission)
-    result = pipeline.result(job.id)
-    assert (job.status, job.model) == (JobStatus.SUCCEEDED, AUTO)
-    assert result.model == "small-1"
-    assert pipeline.value("SELECT count(*) FROM chunks WHERE model = 'large-1'") == 1
-    assert pipeline.value("SELECT count(*) FROM model_calls WHERE tier IS NULL") == 0
-    tiers = statistics(database_url)
-    chunks = pipeline.value("SELECT count(*) FROM chunks")
-    assert isinstance(chunks, int)
-    assert (tiers["small"]["calls"], tiers["small"]["escalated_calls"]) == (chunks + 1, 0)
-    assert (tiers["large"]["calls"], tiers["large"]["escalated_calls"]) == (1, 1)
-
-
-def test_savings_are_relative_to_the_price_of_the_large_tier(
-    small_chunks: Settings, database_url: SecretStr
-) -> None:
     """Each question counts once at the large tier's price, minus all that was paid.
 
     With an unknown price the savings are unknown; the calls are counted nevertheless.
     """
     pipeline = routed(small_chunks, unsure_of_one_part, quoting_the_text)
-    pipeline.analyze(LONG, options=a_routed_run())
 
+    job = pipeline.job(pipeline.analyze(LONG, options=a_routed_run()))
+
+    assert (job.status, job.model) == (JobStatus.SUCCEEDED, AUTO)
+    assert pipeline.result(job.id).model == "small-1"
+    assert pipeline.value("SELECT count(*) FROM chunks WHERE model = 'large-1'") == 1
+    assert pipeline.value("SELECT count(*) FROM model_calls WHERE tier IS NULL") == 0
     tiers = statistics(database_url)
-    with user_sql.run_query(database_url, documented()) as answer:
-        rows = list(answer.rows)
-    pipeline.execute("UPDATE model_calls SET cost_usd = NULL WHERE tier = 'large'")
-    unknown = statistics(database_url)
-
+    chunks = pipeline.value("SELECT count(*) FROM chunks")
+    assert isinstance(chunks, int)
     small, large = tiers["small"], tiers["large"]
+    assert (small["calls"], small["escalated_calls"]) == (chunks + 1, 0)
+    assert (large["calls"], large["escalated_calls"]) == (1, 1)
     assert small["reference_cost_usd"] == 10 * _decimal(small["cost_usd"])
     assert small["saved_usd"] == 9 * _decimal(small["cost_usd"])
     assert large["reference_cost_usd"] is None
     assert large["saved_usd"] == -_decimal(large["cost_usd"])
-    assert [row[1] for row in rows] == ["large", "small"]
+    with user_sql.run_query(database_url, documented()) as answer:
+        assert [row[1] for row in answer.rows] == ["large", "small"]
+    pipeline.execute("UPDATE model_calls SET cost_usd = NULL WHERE tier = 'large'")
+    unknown = statistics(database_url)
     assert [unknown[tier]["saved_usd"] for tier in ("small", "large")] == [None, None]
     assert unknown["small"]["cost_usd"] is not None
-    assert unknown["small"]["unpriced_calls"] == 0
-    assert unknown["large"]["unpriced_calls"] == unknown["large"]["calls"]
+    assert [unknown[tier]["unpriced_calls"] for tier in ("small", "large")] == [0, 1]
 
 
 def test_only_a_pinned_tier_is_asked(settings: Settings, database_url: SecretStr) -> None:
@@ -191,75 +178,56 @@ PRICED = ModelSettings(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """A pipeline whose settings name a second model as the fallback of the first."""
-
-    pipeline: Pipeline
-
-    def work(self) -> Submission:
-        return self.pipeline.analyze(SHORT, options=a_run())
-
-    def calls(self) -> list[tuple[object, ...]]:
-        return self.pipeline.rows(
-            "SELECT provider, model, error_code, valid, cost_usd > 0 AS paid"
-            " FROM model_calls ORDER BY started_at"
-        )
-
-
-def a_pair(settings: Settings, first: Line, *second: Line) -> Pair:
+def a_pair(settings: Settings, first: Line, *second: Line) -> Pipeline:
+    """Return a pipeline whose settings name a second model as the fallback of the first."""
     pipeline = a_pipeline(settings, first, repeat_last=True)
     of_both = pipeline.context.settings
     models = {**of_both.models, SECOND: PRICED}
     changed = of_both.model_copy(update={"models": models, "fallback": (SECOND,)})
-    profile = ModelProfile(
-        provider="second-provider", model="second-1", context_tokens=32_768, max_output_tokens=2_048
+    other = ScriptedModel(second, profile=a_profile("second-provider", "second-1"))
+    return with_models(pipeline, changed, {SCRIPTED: pipeline.model, SECOND: other})
+
+
+def calls(pipeline: Pipeline) -> list[tuple[object, ...]]:
+    return pipeline.rows(
+        "SELECT provider, model, error_code, valid, cost_usd > 0 AS paid"
+        " FROM model_calls ORDER BY started_at"
     )
-    connected = {SCRIPTED: pipeline.model, SECOND: ScriptedModel(second, profile=profile)}
-    return Pair(pipeline=with_models(pipeline, changed, connected))
 
 
 @pytest.mark.parametrize(
-    "error",
+    "first",
     [
         errors.ModelOverloadedError("Busy."),
         errors.ModelUnreachableError("It cannot be reached."),
         errors.QuotaExceededError("No money."),
         errors.ModelAccessError("No such model."),
+        "This is no JSON.",
     ],
 )
-def test_the_ledger_has_every_asked_model(settings: Settings, error: errors.ModelError) -> None:
-    pair = a_pair(settings, error, SUMMARY)
+def test_the_ledger_has_every_asked_model(
+    settings: Settings, first: errors.ModelError | str
+) -> None:
+    """Invalid answers are there as invalid."""
+    pipeline = a_pair(settings, first, SUMMARY)
 
-    submission = pair.work()
+    job = pipeline.job(pipeline.analyze(SHORT, options=a_run()))
 
-    assert pair.calls() == [
-        ("scripted", "script-1", error.code, None, False),
-        ("second-provider", "second-1", None, True, True),
-    ]
-    job = pair.pipeline.job(submission)
-    result = pair.pipeline.result(job.id)
+    *before, last = calls(pipeline)
+    code, valid = (None, False) if isinstance(first, str) else (first.code, None)
+    assert set(before) == {("scripted", "script-1", code, valid, False)}
+    assert len(before) == 1 or valid is False
+    assert last == ("second-provider", "second-1", None, True, True)
     assert job.status == JobStatus.SUCCEEDED
-    assert result.model == "second-1"
+    assert pipeline.result(job.id).model == "second-1"
 
 
 def test_a_fallback_is_not_asked_if_the_first_model_answers(settings: Settings) -> None:
-    pair = a_pair(settings, SUMMARY)
+    pipeline = a_pair(settings, SUMMARY)
 
-    pair.work()
+    pipeline.analyze(SHORT, options=a_run())
 
-    assert pair.calls() == [("scripted", "script-1", None, True, False)]
-
-
-def test_invalid_answers_are_in_the_ledger_as_invalid(settings: Settings) -> None:
-    pair = a_pair(settings, "This is no JSON.", SUMMARY)
-
-    submission = pair.work()
-
-    *before, last = pair.calls()
-    assert set(before) == {("scripted", "script-1", None, False, False)}
-    assert last == ("second-provider", "second-1", None, True, True)
-    assert pair.pipeline.job(submission).status == JobStatus.SUCCEEDED
+    assert calls(pipeline) == [("scripted", "script-1", None, True, False)]
 
 
 @pytest.mark.parametrize(("model", "review", "queued"), [("extractive", 0, 0), (SCRIPTED, 1, 1)])

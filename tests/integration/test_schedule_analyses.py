@@ -111,7 +111,8 @@ def test_the_lane_of_a_schedule_overrides_the_profile(
     assert len(handed_in(provider)) == (3 if expected == "batch" else 0)
 
 
-def a_due_refresh(settings: Settings, folder: Path) -> FakeScheduler:
+def test_a_scheduled_refresh_renews_stale_answers(settings: Settings, folder: Path) -> None:
+    """The next night does not refresh again."""
     profiles = {"letters": Profile(model=SCRIPTED)}
     scheduler = a_scheduler(
         settings.model_copy(update={"profiles": profiles}),
@@ -126,11 +127,6 @@ def a_due_refresh(settings: Settings, folder: Path) -> FakeScheduler:
     for statement in STALE:
         scheduler.pipeline.execute(statement)
     scheduler.start_at("2026-03-28T03:31")
-    return scheduler
-
-
-def test_a_scheduled_refresh_renews_stale_answers(settings: Settings, folder: Path) -> None:
-    scheduler = a_due_refresh(settings, folder)
 
     scheduler.carry_out()
     assert scheduler.rows(AGAIN) == [("waiting", None)]
@@ -140,18 +136,9 @@ def test_a_scheduled_refresh_renews_stale_answers(settings: Settings, folder: Pa
     assert scheduler.rows(RUNS) == [("online", "nightly", 3)] * 2
     assert scheduler.rows(AGAIN) == [("succeeded", {"succeeded": 3})]
     assert scheduler.rows("SELECT count(*) FROM documents") == [(3,)]
-
-
-def test_the_next_night_does_not_refresh_again(settings: Settings, folder: Path) -> None:
-    scheduler = a_due_refresh(settings, folder)
-    scheduler.carry_out()
-    scheduler.work()
-    scheduler.tick()
     scheduler.pipeline.execute("UPDATE schedules SET enabled = false WHERE name = 'nightly'")
     scheduler.start_at("2026-03-29T04:01")
-
     scheduler.carry_out()
-
     assert [status for *_, status in scheduler.history()] == ["succeeded"] * 3
     assert scheduler.rows("SELECT count(*) FROM runs") == [(2,)]
 
@@ -190,27 +177,23 @@ def test_the_history_shows_a_paused_run_and_the_reason(paused: FakeScheduler) ->
     assert paused.rows("SELECT status FROM runs") == [("paused",)]
 
 
-def test_a_resumed_occurrence_ends_like_any_other(paused: FakeScheduler) -> None:
+@pytest.mark.parametrize("is_just_in_time", [False, True])
+def test_a_resumed_occurrence_ends_like_any_other(
+    paused: FakeScheduler,
+    is_just_in_time: bool,  # noqa: FBT001 - a parameter
+) -> None:
     ((run_id,),) = paused.rows("SELECT id FROM runs")
     retry(paused.pipeline.context, UUID(str(run_id)))
-    paused.tick()
-    assert paused.rows(STATE) == [("waiting", None, None, None)]
+    if not is_just_in_time:
+        paused.tick()
+        assert paused.rows(STATE) == [("waiting", None, None, None)]
 
     paused.work()
+    paused.now += A_DAY * is_just_in_time
     paused.tick()
 
-    assert paused.rows(STATE) == [("succeeded", None, None, None)]
-
-
-def test_an_occurrence_that_ends_just_in_time_has_succeeded(paused: FakeScheduler) -> None:
-    ((run_id,),) = paused.rows("SELECT id FROM runs")
-    retry(paused.pipeline.context, UUID(str(run_id)))
-    paused.work()
-    paused.now += A_DAY
-
-    paused.tick()
-
-    assert [status for *_, status in paused.history()] == ["succeeded", "due"]
+    assert paused.history()[0][-1] == "succeeded"
+    assert is_just_in_time or paused.rows(STATE) == [("succeeded", None, None, None)]
 
 
 def test_a_run_that_is_just_resuming_does_not_block_schedules(paused: FakeScheduler) -> None:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from chordwise.domain.learning.feedback_input import FeedbackInput
-from chordwise.domain.learning.truths import Verdict
 from chordwise.pipeline.intake.submit import Submission
-from chordwise.pipeline.learning import feedback
-from chordwise.pipeline.learning.feedback import FeedbackLine, Signed
 from chordwise.pipeline.learning.scope import Scope
-from chordwise.relations.results import ResultSelection
 from chordwise.settings import Profile, ScheduleSettings, Settings
-from tests.fakes.learning import LABELS, a_learner, classified, obeying, written
+from tests.fakes.learning import LABELS, a_learner, classified, obeying, say, written
 from tests.fakes.scheduling import FakeScheduler, a_scheduler
 
 ENDS = (
@@ -127,24 +122,15 @@ def do_twice(scheduler: FakeScheduler) -> None:
     assert scheduler.carry_out()
 
 
-def say(scheduler: FakeScheduler, verdict: Verdict, names: Iterable[str]) -> None:
-    signed = Signed(entered=FeedbackInput(verdict=verdict))
-    lines = [
-        FeedbackLine(number=1, document=name, analysis_type=None, signed=signed) for name in names
-    ]
-    with scheduler.pipeline.context.database.write() as session:
-        assert feedback.give_all(session, ResultSelection(), lines).stored == len(lines)
-
-
 def test_a_withdrawn_certificate_fails_the_occurrence(settings: Settings) -> None:
     accept = at_six("certify letters --max-error 0.3")
     scheduler = a_due_scheduler(settings, accept=accept)
-    say(scheduler, Verdict.APPROVED, CHOICES)
+    say(scheduler.pipeline, "approved", CHOICES)
     assert scheduler.carry_out()
     assert scheduler.rows("SELECT count(*) FROM results WHERE accepted") == [(30,)]
     later = {f"late-{n}.txt": ("report", 0.9) for n in range(20)}
     classified(scheduler.pipeline, later)
-    say(scheduler, Verdict.REJECTED, later)
+    say(scheduler.pipeline, "rejected", later)
 
     do_twice(scheduler)
 
@@ -183,23 +169,24 @@ def test_the_question_of_a_profile_is_that_of_its_runs(
     assert {name: question[name] for name in quality_options if name in question} == options
 
 
-def test_without_feedback_nothing_is_evaluated(settings: Settings) -> None:
-    """This is not a failure, because feedback may follow later."""
-    scheduler = a_due_scheduler(settings, measure=at_six("evaluate"))
+@pytest.mark.parametrize(
+    ("option", "status", "outcome", "said"),
+    [
+        ("", "succeeded", {"judged": 0, "missing": 0}, "None"),
+        ("--gold gone.csv", "failed", None, "gone.csv cannot be read"),
+    ],
+)
+def test_without_feedback_nothing_is_evaluated(
+    settings: Settings, option: str, status: str, outcome: object, said: str
+) -> None:
+    """This is not a failure, because feedback may follow later; a missing file is one."""
+    scheduler = a_due_scheduler(settings, measure=at_six(f"evaluate {option}"))
 
     assert scheduler.carry_out()
 
-    assert scheduler.rows(ENDS) == [("succeeded", {"judged": 0, "missing": 0}, None)]
-
-
-def test_a_missing_gold_file_is_a_failure(settings: Settings, tmp_path: Path) -> None:
-    scheduler = a_due_scheduler(settings, measure=at_six(f"evaluate --gold {tmp_path}/gone.csv"))
-
-    assert scheduler.carry_out()
-
-    ((status, _, message),) = scheduler.rows(ENDS)
-    assert status == "failed"
-    assert "gone.csv cannot be read" in str(message)
+    ((*ended, message),) = scheduler.rows(ENDS)
+    assert ended == [status, outcome]
+    assert said in str(message)
 
 
 def test_without_scikit_learn_a_schedule_fails(

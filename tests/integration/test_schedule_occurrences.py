@@ -21,6 +21,7 @@ NEXT = (
     "SELECT to_char(next_due_at AT TIME ZONE 'Europe/Berlin', 'DD HH24:MI')"
     " FROM schedules WHERE enabled"
 )
+SKIPPED = "SELECT error_code FROM schedule_runs WHERE status = 'skipped'"
 
 
 @pytest.fixture
@@ -34,15 +35,6 @@ def folder(tmp_path: Path) -> Path:
 def start_now(scheduler: FakeScheduler, name: str = "nightly") -> None:
     with scheduler.pipeline.context.database.write() as session:
         occurrences.start_now(session, name, scheduler.now)
-
-
-def test_nothing_is_started_before_its_due_time(settings: Settings, folder: Path) -> None:
-    scheduler = a_scheduler(settings, nightly=nightly(folder))
-    scheduler.sleep_until("2026-03-28T02:29:59")
-
-    assert scheduler.tick() == 0
-    assert scheduler.history() == []
-    assert scheduler.rows(NEXT) == [("28 02:30",)]
 
 
 def test_concurrent_schedulers_start_an_occurrence_once(settings: Settings, folder: Path) -> None:
@@ -95,15 +87,23 @@ def test_a_time_repeated_in_autumn_has_one_occurrence(settings: Settings, folder
     assert scheduler.rows(NEXT) == [("26 02:30",)]
 
 
-def test_missed_nights_are_caught_up_once(settings: Settings, folder: Path) -> None:
-    scheduler = a_scheduler(settings, nightly=nightly(folder))
+@pytest.mark.parametrize("hours", [20, 9])
+def test_missed_nights_are_caught_up_once(settings: Settings, folder: Path, hours: int) -> None:
+    """A change of anything but the due times keeps those that were missed."""
+    scheduler = a_scheduler(settings, nightly=nightly(folder, expires_after_hours=20))
+    scheduler.sleep_until("2026-03-28T02:29:59")
+    assert scheduler.tick() == 0
+    assert (scheduler.history(), scheduler.rows(NEXT)) == ([], [("28 02:30",)])
+
     scheduler.sleep_until("2026-04-02T09:00")
+    changed = {"nightly": nightly(folder, expires_after_hours=hours)}
+    scheduler.pipeline.context.settings.__dict__["schedules"] = changed
     scheduler.synchronize()
 
-    assert scheduler.tick() == 1
-    assert scheduler.tick() == 0
+    assert (scheduler.tick(), scheduler.tick()) == (1, 0)
     assert scheduler.history() == [("02 02:30", "catch_up", "due")]
     assert scheduler.rows(NEXT) == [("03 02:30",)]
+    assert scheduler.rows("SELECT expires_after_hours FROM schedules") == [(hours,)]
 
 
 def test_missed_nights_may_be_skipped(settings: Settings, folder: Path) -> None:
@@ -113,13 +113,9 @@ def test_missed_nights_may_be_skipped(settings: Settings, folder: Path) -> None:
     assert scheduler.tick() == 0
     scheduler.start_at("2026-04-03T02:35")
 
-    assert scheduler.history() == [
-        ("02 02:30", "catch_up", "skipped"),
-        ("03 02:30", "clock", "due"),
-    ]
-    assert scheduler.rows("SELECT error_code FROM schedule_runs ORDER BY due_at LIMIT 1") == [
-        ("missed",)
-    ]
+    skipped, due = scheduler.history()
+    assert (skipped, due) == (("02 02:30", "catch_up", "skipped"), ("03 02:30", "clock", "due"))
+    assert scheduler.rows(SKIPPED) == [("missed",)]
 
 
 def test_no_occurrence_starts_while_another_is_running(settings: Settings, folder: Path) -> None:
@@ -132,9 +128,7 @@ def test_no_occurrence_starts_while_another_is_running(settings: Settings, folde
         start_now(scheduler)
 
     assert [status for *_, status in scheduler.history()] == ["due", "skipped"]
-    assert scheduler.rows("SELECT error_code FROM schedule_runs WHERE status = 'skipped'") == [
-        ("still_running",)
-    ]
+    assert scheduler.rows(SKIPPED) == [("still_running",)]
 
 
 def test_an_expired_occurrence_does_not_block_the_next(settings: Settings, folder: Path) -> None:
@@ -146,11 +140,8 @@ def test_an_expired_occurrence_does_not_block_the_next(settings: Settings, folde
 
     assert scheduler.tick() == 1
 
-    assert [status for *_, status in scheduler.history()] == ["expired", "due"]
-    assert scheduler.rows("SELECT finished_at IS NOT NULL FROM schedule_runs ORDER BY due_at") == [
-        (True,),
-        (False,),
-    ]
+    ended = "SELECT status, finished_at IS NOT NULL FROM schedule_runs ORDER BY due_at"
+    assert scheduler.rows(ended) == [("expired", True), ("due", False)]
 
 
 def test_a_changed_schedule_applies_from_then_on(settings: Settings, folder: Path) -> None:
@@ -172,19 +163,6 @@ def test_a_changed_schedule_applies_from_then_on(settings: Settings, folder: Pat
         ("other", False, None),
         ("third", True, "29 03:00"),
     ]
-
-
-def test_other_changes_keep_missed_due_times(settings: Settings, folder: Path) -> None:
-    scheduler = a_scheduler(settings, nightly=nightly(folder))
-    scheduler.sleep_until("2026-03-28T08:00")
-    changed = {"nightly": nightly(folder, expires_after_hours=9)}
-    scheduler.pipeline.context.settings.__dict__["schedules"] = changed
-
-    scheduler.synchronize()
-
-    assert scheduler.tick() == 1
-    assert scheduler.history() == [("28 02:30", "catch_up", "due")]
-    assert scheduler.rows("SELECT expires_after_hours FROM schedules") == [(9,)]
 
 
 def test_stored_schedules_outlive_the_configuration(settings: Settings, folder: Path) -> None:
@@ -215,27 +193,21 @@ def test_stored_schedules_outlive_the_configuration(settings: Settings, folder: 
         assert [row["trigger"] for row in rows] == ["command"]
 
 
-def test_an_unreadable_schedule_does_not_stop_the_others(settings: Settings, folder: Path) -> None:
-    scheduler = a_scheduler(settings, broken=nightly(folder), good=nightly(folder))
-    scheduler.pipeline.execute("UPDATE schedules SET run = 'dance' WHERE name = 'broken'")
-    scheduler.sleep_until("2026-03-28T02:31")
-
-    assert scheduler.tick() == 1
-    assert scheduler.rows("SELECT schedule FROM schedule_runs") == [("good",)]
-
-
 def test_an_unreadable_schedule_is_reported_once(settings: Settings, folder: Path) -> None:
-    scheduler = a_scheduler(settings, broken=nightly(folder))
+    """It does not stop the others."""
+    scheduler = a_scheduler(settings, broken=nightly(folder), good=nightly(folder))
     told: list[object] = []
     for change in ("run = 'dance'", "run = 'dance'", "run = 'prune', cron = '0 2 * *'"):
-        scheduler.pipeline.execute(f"UPDATE schedules SET {change}")  # noqa: S608 - names of ours
+        broken = f"UPDATE schedules SET {change} WHERE name = 'broken'"  # noqa: S608 - ours
+        scheduler.pipeline.execute(broken)
         scheduler.sleep_until("2026-03-28T02:31")
 
         with structlog.testing.capture_logs() as lines:
-            assert scheduler.tick() == 0
+            assert scheduler.tick() == (not told)
 
-        told.append([(line["event"], line["schedule"]) for line in lines])
+        told.append([line["schedule"] for line in lines if line["event"] == "schedule.defect"])
 
-    assert told == [[("schedule.defect", "broken")], [], [("schedule.defect", "broken")]]
+    assert told == [["broken"], [], ["broken"]]
+    assert scheduler.rows("SELECT schedule FROM schedule_runs") == [("good",)]
     with pytest.raises(UsageError, match=r"cannot be read: cron: .* 4 fields"):
         start_now(scheduler, "broken")

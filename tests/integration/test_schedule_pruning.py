@@ -11,18 +11,14 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from chordwise.domain.learning.feedback_input import FeedbackInput
-from chordwise.domain.learning.truths import Verdict
 from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.jobs import run_control
-from chordwise.pipeline.learning import evaluation, feedback
-from chordwise.pipeline.learning.feedback import FeedbackLine, Signed
-from chordwise.relations.results import ResultSelection
+from chordwise.pipeline.learning import evaluation
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.storage import documents, pruning
 from chordwise.storage.documents import Document, hash_of
 from chordwise.storage.intakes import IntakeEntry
-from tests.fakes.learning import a_scope
+from tests.fakes.learning import a_scope, say
 from tests.fakes.past_results import into_history
 from tests.fakes.pipeline import NOW, Pipeline, a_document, a_run, offered, quoting_the_text
 from tests.fakes.processes import wait_until
@@ -93,35 +89,39 @@ def counts(scheduler: FakeScheduler) -> dict[str, object]:
     }
 
 
-def test_old_runs_are_deleted_except_what_newer_runs_use(scheduler: FakeScheduler) -> None:
+@pytest.mark.parametrize("of_intake", [False, True])
+def test_old_runs_are_deleted_except_what_newer_runs_use(
+    scheduler: FakeScheduler,
+    of_intake: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """Calls are kept, also those of an intake, without their run; so is an unfinished run."""
+    unfinished = scheduler.pipeline.submit("A text of its own.")
+    of_unfinished = "UPDATE runs SET created_at = now() - interval '40 days' WHERE id = :id"
+    scheduler.pipeline.execute(of_unfinished, id=unfinished.run_id)
+    if of_intake:
+        oldest = "(SELECT id FROM runs ORDER BY id LIMIT 1)"
+        changed = f"run_id = {oldest}, job_id = NULL, chunk_id = NULL"
+        scheduler.pipeline.execute(f"UPDATE model_calls SET {changed}")  # noqa: S608 - names of ours
 
     assert scheduler.carry_out()
 
     assert scheduler.rows(OUTCOME) == [("succeeded", {"runs": 1, "jobs": 2, "documents": 1})]
-    assert scheduler.rows("SELECT text FROM documents ORDER BY text") == [(NEW,), (SHARED,)]
-    assert scheduler.rows("SELECT count(*), count(reused_from) FROM jobs") == [(2, 0)]
+    assert scheduler.rows("SELECT text FROM documents ORDER BY text") == [
+        *(("A text of its own.",), (NEW,), (SHARED,))
+    ]
+    assert scheduler.rows("SELECT count(*), count(reused_from) FROM jobs") == [(3, 0)]
     assert scheduler.rows("SELECT count(*) FROM document_results WHERE status = 'succeeded'") == [
         (2,)
     ]
-    assert scheduler.rows("SELECT intakes_balance, jobs_balance FROM run_accounts") == [
-        (True, True)
-    ]
-    assert scheduler.rows("SELECT count(*), count(job_id) FROM model_calls") == [(3, 1)]
+    accounts = "SELECT intakes_balance, jobs_balance FROM run_accounts"
+    assert scheduler.rows(accounts) == [(True, True)] * 2
+    kept = scheduler.rows(
+        "SELECT count(*), count(job_id), count(run_id), count(run) FROM model_calls"
+    )
+    assert kept == [(3, 0 if of_intake else 1, 0, 3)]
     again = scheduler.pipeline.submit(OLD, SHARED, NEW)
     reused = [job.reused_from is not None for job in scheduler.pipeline.jobs(again)]
     assert reused == [False, True, True]
-
-
-def test_the_calls_of_an_intake_are_kept_without_their_run(scheduler: FakeScheduler) -> None:
-    oldest = "(SELECT id FROM runs ORDER BY id LIMIT 1)"
-    changed = f"run_id = {oldest}, job_id = NULL, chunk_id = NULL"
-    scheduler.pipeline.execute(f"UPDATE model_calls SET {changed}")  # noqa: S608 - names of ours
-
-    assert scheduler.carry_out()
-
-    assert scheduler.rows("SELECT count(*), count(run_id), count(run) FROM model_calls") == [
-        (3, 0, 3)
-    ]
 
 
 def test_an_old_interrupted_run_is_deleted(scheduler: FakeScheduler) -> None:
@@ -133,7 +133,7 @@ def test_an_old_interrupted_run_is_deleted(scheduler: FakeScheduler) -> None:
         names.append(run.name)
         run.close()
         scheduler.pipeline.execute(
-            f"UPDATE runs SET intake_until = now() - interval '{ago}' WHERE name = :run",  # noqa: S608 - our own words
+            f"UPDATE runs SET lease_until = now() - interval '{ago}' WHERE name = :run",  # noqa: S608 - our own words
             run=run.name,
         )
     scheduler.work()
@@ -148,18 +148,8 @@ def test_an_old_interrupted_run_is_deleted(scheduler: FakeScheduler) -> None:
 
 
 def test_feedback_is_deleted_with_its_job_and_judgments_are_kept(scheduler: FakeScheduler) -> None:
-    said = [
-        FeedbackLine(
-            number=number,
-            document=hash_of(text),
-            analysis_type=None,
-            signed=Signed(entered=FeedbackInput(verdict=Verdict.APPROVED)),
-        )
-        for number, text in enumerate((OLD, NEW))
-    ]
     database = scheduler.pipeline.context.database
-    with database.write() as session:
-        assert feedback.give_all(session, ResultSelection(), said).stored == 2
+    say(scheduler.pipeline, "approved", map(hash_of, (OLD, NEW)))
     ((run,),) = scheduler.rows("SELECT name FROM runs ORDER BY finished_at LIMIT 1")
 
     evaluation.evaluate(database, a_scope(scheduler.pipeline, str(run)))
@@ -202,24 +192,30 @@ def test_a_run_is_deleted_with_its_inbox_files_and_deliveries(
     assert scheduler.rows("SELECT count(DISTINCT run_id) FROM deliveries") == [(left,)]
 
 
-def test_a_run_retried_during_pruning_is_kept(
-    scheduler: FakeScheduler, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_retried", [False, True])
+def test_a_run_that_begins_or_ends_again_during_pruning_is_kept(
+    scheduler: FakeScheduler,
+    monkeypatch: pytest.MonkeyPatch,
+    is_retried: bool,  # noqa: FBT001 - a parameter
 ) -> None:
     monkeypatch.setattr(pruning, "STEP", 1)
     scheduler.pipeline.execute(FAIL_THE_OLD)
     ((run_id,),) = scheduler.rows(THE_OLD)
     steps: list[int] = []
 
-    def retry_after_the_first() -> None:
+    def change_after_the_first() -> None:
         steps.append(1)
-        if len(steps) == 2:
+        if len(steps) == 2 and is_retried:
             assert isinstance(run_id, uuid.UUID)
             assert run_control.retry(scheduler.pipeline.context, run_id) == 1
+        elif len(steps) == 2:
+            scheduler.pipeline.execute("UPDATE runs SET finished_at = now()")
 
-    deleted = prune_runs(scheduler, retry_after_the_first)
+    deleted = prune_runs(scheduler, change_after_the_first)
 
     assert scheduler.rows("SELECT count(*), count(DISTINCT run_id) FROM jobs") == [(3, 2)]
-    assert scheduler.rows("SELECT status FROM runs ORDER BY id") == [("open",), ("finished",)]
+    first = "open" if is_retried else "finished"
+    assert scheduler.rows("SELECT status FROM runs ORDER BY id") == [(first,), ("finished",)]
     assert deleted == {"runs": 0, "jobs": 1, "documents": 0}
 
 
@@ -244,83 +240,41 @@ def test_a_run_with_an_uncommitted_retry_is_kept(scheduler: FakeScheduler) -> No
     assert scheduler.rows("SELECT count(*) FROM jobs") == [(4,)]
 
 
-def test_a_run_that_finished_again_during_pruning_is_kept(
-    scheduler: FakeScheduler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pruning, "STEP", 1)
-    steps: list[int] = []
-
-    def end_again_after_the_first() -> None:
-        steps.append(1)
-        if len(steps) == 2:
-            scheduler.pipeline.execute("UPDATE runs SET finished_at = now()")
-
-    prune_runs(scheduler, end_again_after_the_first)
-
-    assert scheduler.rows("SELECT count(*) FROM runs") == [(2,)]
-    assert scheduler.rows("SELECT count(*) FROM jobs") == [(3,)]
-
-
-def test_an_unfinished_run_is_kept(settings: Settings) -> None:
-    scheduler = a_scheduler(
-        settings, quoting_the_text, repeat_last=True, tidy=at_night("prune --runs 1")
-    )
-    submission = scheduler.pipeline.submit(OLD)
-    move_to_the_past(scheduler.pipeline, submission.name)
-    scheduler.pipeline.execute("UPDATE runs SET created_at = now() - interval '40 days'")
-    scheduler.start_at("2026-03-28T02:31")
-
-    scheduler.carry_out()
-
-    assert counts(scheduler)["jobs"] == 1
-
-
 def test_old_cache_entries_are_deleted(settings: Settings) -> None:
     scheduler = a_scheduler_after_two_runs(settings, at_night("prune --cache 30"))
     before = counts(scheduler)
-    for key, age, completion in (("old", 31, "{}"), ("new", 29, "{}"), ("asked", 31, None)):
+    for key, age in (("old", 31), ("new", 29)):
         scheduler.pipeline.execute(
-            "INSERT INTO cached_completions (key, provider, model, prompt_version, completion,"
-            " created_at) VALUES (:key, 'p', 'm', 's@1', CAST(:completion AS jsonb),"
-            " now() - make_interval(days => :age))",
+            "INSERT INTO cached_completions (key, completion, created_at)"
+            " VALUES (:key, '{}', now() - make_interval(days => :age))",
             key=key,
             age=age,
-            completion=completion,
         )
 
     scheduler.carry_out()
 
-    assert scheduler.rows("SELECT key FROM cached_completions WHERE provider = 'p'") == [
-        ("new",),
-        ("asked",),
-    ]
+    left = "SELECT key FROM cached_completions WHERE completion = '{}'"
+    assert scheduler.rows(left) == [("new",)]
     assert counts(scheduler) == before
     assert scheduler.rows(OUTCOME) == [("succeeded", {"completions": 1})]
 
 
 def test_answers_are_deleted_only_for_successful_jobs(settings: Settings) -> None:
+    """Replaced results are deleted with the answers."""
     scheduler = a_scheduler_after_two_runs(settings, at_night("prune --answers 30"))
     scheduler.pipeline.execute(
         "UPDATE jobs SET status = 'partial' WHERE id = (SELECT max(id::text) FROM jobs"
         " WHERE finished_at < now() - interval '30 days')::uuid"
     )
+    scheduler.pipeline.execute(into_history("now() - interval '31 days'"))
     results = scheduler.rows("SELECT id, output FROM results ORDER BY id")
 
     scheduler.carry_out()
 
-    assert scheduler.rows(OUTCOME) == [("succeeded", {"answers": 1, "past_results": 0})]
+    assert scheduler.rows(OUTCOME) == [("succeeded", {"answers": 1, "past_results": 4})]
     assert scheduler.rows("SELECT id, output FROM results ORDER BY id") == results
     assert scheduler.rows("SELECT count(*), count(answer) FROM chunks") == [(3, 2)]
-
-
-def test_replaced_results_are_deleted_with_the_answers(settings: Settings) -> None:
-    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --answers 30"))
-    scheduler.pipeline.execute(into_history("now() - interval '31 days'"))
-
-    scheduler.carry_out()
-
-    counted = counts(scheduler)
-    assert (counted["result_history"], counted["results"]) == (0, 4)
+    assert (counts(scheduler)["result_history"], len(results)) == (0, 4)
 
 
 @pytest.mark.parametrize("step", [1, 2])

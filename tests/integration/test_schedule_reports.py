@@ -20,7 +20,7 @@ from chordwise.settings import ScheduleSettings, Settings
 from chordwise.storage.inbox_files import InboxFile
 from tests.fakes.pipeline import AN_UNREAD_SCAN, a_document, quoting_the_text
 from tests.fakes.processes import KilledError
-from tests.fakes.scheduling import EXPIRE, FakeScheduler, a_scheduler, at_night
+from tests.fakes.scheduling import FakeScheduler, a_scheduler, at_night
 
 INTO_THE_NIGHT = (
     "UPDATE results SET needs_review = true, created_at = '2026-03-28T01:00Z'",
@@ -61,28 +61,28 @@ def section(written: str, heading: str) -> str:
 
 
 def test_a_report_has_every_section(settings: Settings, tmp_path: Path) -> None:
+    """The next one begins at the end of the previous one."""
     scheduler = a_scheduler_after_a_run(settings, tmp_path)
+    scheduler.pipeline.execute(
+        "UPDATE deliveries SET finished_at = '2026-03-28T01:00Z', attempts = 9,"
+        " status = CASE kind WHEN 'webhook' THEN 'failed' ELSE 'delivered' END,"
+        " last_error = 'The server answered 410.'"
+    )
 
-    assert scheduler.carry_out()
+    written = report_of(scheduler, "06", tmp_path)
 
     ((status, outcome),) = scheduler.rows("SELECT status, outcome ->> 'file' FROM schedule_runs")
-    assert status == "succeeded"
-    written = Path(str(outcome)).read_text("utf-8")
+    assert (status, Path(str(outcome)).read_text("utf-8")) == ("succeeded", written)
     assert len([line for line in written.splitlines() if line.startswith("#")]) == 9
     assert (
         r"letter\|&lt;b&gt;one&lt;/b&gt;!\[a\](//evil.example)\`\\u001b\[2J\\u202e.txt" in written
     )
     assert "| needs_ocr | 1 |" in section(written, "What failed")
     assert "| needs_ocr | scan.pdf holds no text. | Run it through OCR. |" in written
+    (line,) = section(written, "Permanently failed deliveries").splitlines()[2:]
+    assert line.endswith("| webhook | run.finished | 9 | The server answered 410. |")
     assert [file.suffix for file in tmp_path.glob("morning-*")] == [".md"]
-
-
-def test_a_report_begins_at_the_end_of_the_previous_one(settings: Settings, tmp_path: Path) -> None:
-    scheduler = a_scheduler_after_a_run(settings, tmp_path)
-    scheduler.carry_out()
-
     newest = report_of(scheduler, "07", tmp_path)
-
     assert newest.startswith("# Chordwise, 2026-03-28 05:00 to 2026-03-28 06:00 UTC")
     assert "## Runs\n\nNothing." in newest
 
@@ -187,21 +187,6 @@ def test_failed_inbox_files_without_a_run_are_listed(settings: Settings, tmp_pat
     assert section(second, "Files of an inbox that could not be taken in") == "Nothing."
 
 
-def test_failed_deliveries_are_listed(settings: Settings, tmp_path: Path) -> None:
-    scheduler = a_scheduler_after_a_run(settings, tmp_path)
-    scheduler.pipeline.execute(
-        "UPDATE deliveries SET finished_at = '2026-03-28T01:00Z', attempts = 9,"
-        " status = CASE kind WHEN 'webhook' THEN 'failed' ELSE 'delivered' END,"
-        " last_error = 'The server answered 410.'"
-    )
-
-    written = report_of(scheduler, "06", tmp_path)
-
-    told = section(written, "Permanently failed deliveries").splitlines()[2:]
-    (line,) = told
-    assert line.endswith("| webhook | run.finished | 9 | The server answered 410. |")
-
-
 @pytest.mark.parametrize(
     ("usd", "shown"),
     [
@@ -221,29 +206,27 @@ def test_costs_are_formatted_as_in_other_outputs(
     assert f"| {shown} |" in section(report_of(scheduler, "06", tmp_path), "What it cost")
 
 
-def test_a_report_that_cannot_be_written_is_a_failure(settings: Settings, tmp_path: Path) -> None:
-    scheduler = a_scheduler_after_a_run(settings, tmp_path / "gone")
-
-    scheduler.carry_out()
-
-    ((status, message),) = scheduler.rows("SELECT status, error_message FROM schedule_runs")
-    assert status == "failed"
-    assert "gone" in str(message)
-    assert "There is no folder" in str(message)
-
-
-def test_a_report_is_not_written_through_a_link(settings: Settings, tmp_path: Path) -> None:
-    """Other users may be able to write to the folder of reports."""
-    folder, other = tmp_path / "reports", tmp_path / "other.toml"
-    folder.mkdir()
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_report_is_not_written_through_a_link(
+    settings: Settings,
+    tmp_path: Path,
+    is_link: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """Other users may be able to write to the folder of reports, which may also be missing."""
+    folder, other = tmp_path / "gone", tmp_path / "other.toml"
     other.write_text("other", "utf-8")
     scheduler = a_scheduler_after_a_run(settings, folder)
-    (folder / "morning-20260328-0500.md").symlink_to(other)
+    if is_link:
+        folder.mkdir()
+        (folder / "morning-20260328-0500.md").symlink_to(other)
 
     scheduler.carry_out()
 
     assert other.read_text("utf-8") == "other"
-    assert scheduler.rows("SELECT status FROM schedule_runs") == [("failed",)]
+    ((status, message),) = scheduler.rows("SELECT status, error_message FROM schedule_runs")
+    assert status == "failed"
+    assert str(folder) in str(message)
+    assert ("There is no folder" in str(message)) is not is_link
 
 
 def test_plots_are_written_by_a_schedule(settings: Settings, tmp_path: Path) -> None:
@@ -299,23 +282,20 @@ def test_a_view_is_exported_at_its_due_time(settings: Settings, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize(("option", "text"), [("", "'=1+1"), ("--raw", "=1+1")])
-def test_command_options_apply(settings: Settings, tmp_path: Path, option: str, text: str) -> None:
-    scheduler = a_due_scheduler(settings, exporting(tmp_path, f"{FORMULA} {option}"))
-
-    scheduler.carry_out()
-
-    assert (tmp_path / FILE).read_text("utf-8") == f"text,number\n{text},7\n"
-
-
 def test_no_exported_file_is_overwritten(settings: Settings, tmp_path: Path) -> None:
-    scheduler = a_due_scheduler(settings, exporting(tmp_path, FORMULA))
+    """The options of the command apply."""
+    scheduler = a_due_scheduler(settings, exporting(tmp_path, f"{FORMULA} --raw"))
     (tmp_path / FILE).write_text("mine", "utf-8")
 
     scheduler.carry_out()
 
     assert (tmp_path / FILE).read_text("utf-8") == "mine"
     assert scheduler.rows(STATUS) == [("failed", "usage")]
+    scheduler.sleep_until("2026-03-28T07:01")
+    scheduler.tick()
+    scheduler.carry_out()
+    (later,) = [path for path in tmp_path.iterdir() if path.name != FILE]
+    assert later.read_text("utf-8") == "text,number\n=1+1,7\n"
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -336,42 +316,33 @@ def test_a_killed_scheduler_leaves_one_file(
     with pytest.raises(KilledError):
         scheduler.carry_out()
     monkeypatch.setattr(writers, "new_file", new_file)
-    scheduler.pipeline.execute(EXPIRE)
+    scheduler.pipeline.expire_leases()
 
     assert scheduler.carry_out()
 
     assert scheduler.rows(STATUS) == [("succeeded", None)]
     assert [file.name for file in tmp_path.iterdir()] == [FILE]
+    assert (tmp_path / FILE).read_text("utf-8") == "text,number\n'=1+1,7\n"
 
 
 @pytest.mark.parametrize(
-    ("what", "reason"),
+    ("folder", "what", "reason"),
     [
-        ("nothing", "There is no table or view “nothing” to export."),
-        ("--sql 'DELETE FROM runs'", "Only read-only statements are allowed"),
-        ("--sql 'SELECT 1 / 0 AS nothing'", "division by zero"),
+        ("", "nothing", "There is no table or view “nothing” to export."),
+        ("", "--sql 'DELETE FROM runs'", "Only read-only statements are allowed"),
+        ("", "--sql 'SELECT 1 / 0 AS nothing'", "division by zero"),
+        ("share", FORMULA, "There is no folder {}/share."),
     ],
 )
 def test_a_failed_export_is_reported_with_the_reason(
-    settings: Settings, tmp_path: Path, what: str, reason: str
+    settings: Settings, tmp_path: Path, folder: str, what: str, reason: str
 ) -> None:
-    scheduler = a_due_scheduler(settings, exporting(tmp_path, what))
+    """A missing folder is not created, because it may be a share that is not mounted."""
+    scheduler = a_due_scheduler(settings, exporting(tmp_path / folder, what))
 
     scheduler.carry_out()
 
     ((status, message),) = scheduler.rows("SELECT status, error_message FROM schedule_runs")
     assert status == "failed"
-    assert reason in str(message)
+    assert reason.format(tmp_path) in str(message)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_missing_folder_is_an_error(settings: Settings, tmp_path: Path) -> None:
-    """It is not created, because it may be a share that is not mounted."""
-    scheduler = a_due_scheduler(settings, exporting(tmp_path / "share", FORMULA))
-
-    scheduler.carry_out()
-
-    message = f"There is no folder {tmp_path / 'share'}."
-    assert scheduler.rows("SELECT status, error_message FROM schedule_runs") == [
-        ("failed", message)
-    ]

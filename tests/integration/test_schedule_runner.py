@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
@@ -16,7 +17,7 @@ from chordwise.settings import Profile, ScheduleSettings, Settings
 from chordwise.storage import schedules
 from tests.fakes.pipeline import SCRIPTED, quoting_the_text
 from tests.fakes.processes import KilledError
-from tests.fakes.scheduling import EXPIRE, FakeScheduler, a_scheduler, nightly
+from tests.fakes.scheduling import FakeScheduler, a_scheduler, nightly
 
 STATUS = "SELECT status, error_code FROM schedule_runs ORDER BY due_at DESC LIMIT 1"
 ACCOUNT = (
@@ -46,22 +47,27 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document_batches, "MAX_DOCUMENTS", 1)
 
 
-def killed_after(monkeypatch: pytest.MonkeyPatch, count: int) -> Callable[[], None]:
-    """Kill the process after it has taken in this number of letters; return a reset."""
-    wrapped, close = Submission.take_in, Submission.close
-    taken: list[object] = []
+def before_each_letter(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
+    """Store each document in a separate transaction, after an action."""
+    wrapped = Submission.take_in
     one_by_one(monkeypatch)
 
     def take_in(self: Submission, *batch: object, **options: object) -> object:
-        if len(taken) == count:
-            raise KilledError
-        taken.append(batch)
+        act()
         return wrapped(self, *batch, **options)  # type: ignore[arg-type]  # passed on as they came
 
-    def killed(_: Submission) -> None:
+    monkeypatch.setattr(Submission, "take_in", take_in)
+
+
+def killed_after(monkeypatch: pytest.MonkeyPatch, count: int) -> Callable[[], None]:
+    """Kill the process after it has taken in this number of letters; return a reset."""
+    wrapped, close = Submission.take_in, Submission.close
+    letters = itertools.count()
+
+    def killed(_: Submission | None = None) -> None:
         raise KilledError
 
-    monkeypatch.setattr(Submission, "take_in", take_in)
+    before_each_letter(monkeypatch, lambda: killed() if next(letters) == count else None)
     monkeypatch.setattr(Submission, "close", killed)
 
     def stop() -> None:
@@ -71,8 +77,28 @@ def killed_after(monkeypatch: pytest.MonkeyPatch, count: int) -> Callable[[], No
     return stop
 
 
-def test_an_occurrence_ends_with_the_run_of_its_folder(settings: Settings, folder: Path) -> None:
-    scheduler = a_due_scheduler(settings, nightly(folder))
+@pytest.mark.parametrize(
+    ("types", "unreadable", "outcome", "jobs"),
+    [
+        (["summary"], 0, ("succeeded", None), {"succeeded": 5}),
+        (["summary"], 1, ("incomplete", "incomplete"), {"succeeded": 5}),
+        (["sentiment", "summary"], 0, (*["incomplete"] * 2,), {"failed": 5, "succeeded": 5}),
+    ],
+)
+def test_an_occurrence_ends_with_the_run_of_its_folder(
+    settings: Settings,
+    folder: Path,
+    types: list[str],
+    unreadable: int,
+    outcome: tuple[str, str | None],
+    jobs: dict[str, int],
+) -> None:
+    """Unreadable files make it incomplete; a profile defines the questions."""
+    profile = Profile.model_validate({"types": types, "model": SCRIPTED})
+    with_profile = settings.model_copy(update={"profiles": {"letters": profile}})
+    for number in range(unreadable):
+        (folder / f"{number}.pdf").write_bytes(b"%PDF-1.7 and nothing else")
+    scheduler = a_due_scheduler(with_profile, nightly(folder, "--profile letters"))
 
     assert scheduler.carry_out()
     assert not scheduler.carry_out()
@@ -82,9 +108,11 @@ def test_an_occurrence_ends_with_the_run_of_its_folder(settings: Settings, folde
     scheduler.work()
     scheduler.tick()
 
-    assert scheduler.rows(STATUS) == [("succeeded", None)]
-    assert scheduler.rows("SELECT outcome -> 'jobs' FROM schedule_runs") == [({"succeeded": 5},)]
-    assert scheduler.rows(ACCOUNT) == [(5, 5, 0, True, True, "finished")]
+    assert scheduler.rows(STATUS) == [outcome]
+    assert scheduler.rows("SELECT outcome -> 'jobs' FROM schedule_runs") == [(jobs,)]
+    assert scheduler.rows(ACCOUNT) == [(5 + unreadable, 5, 0, True, True, "finished")]
+    jobs_by_type = "SELECT analysis_type, count(*) FROM jobs GROUP BY 1 ORDER BY 1"
+    assert scheduler.rows(jobs_by_type) == [(kind, 5) for kind in types]
     assert scheduler.rows(
         "SELECT r.priority, r.name LIKE 'nightly-20260328-0130-%' FROM runs AS r"
         " JOIN schedule_runs AS s ON s.id = r.schedule_run_id"
@@ -118,11 +146,11 @@ def test_a_killed_scheduler_loses_or_duplicates_no_letter(
     stop_killing()
 
     listed = "SELECT intakes_found, not_taken, intakes_balance IS TRUE, status FROM run_accounts"
-    scheduler.pipeline.execute("UPDATE runs SET intake_until = now()")
+    scheduler.pipeline.execute("UPDATE runs SET lease_until = now()")
     scheduler.work()
     assert scheduler.rows(listed) == [(5, 5 - count, count == 5, "open")]
     assert not scheduler.carry_out()
-    scheduler.pipeline.execute(EXPIRE)
+    scheduler.pipeline.expire_leases()
     (folder / "0.txt").unlink()
     assert scheduler.carry_out()
     scheduler.work()
@@ -138,22 +166,18 @@ def test_a_suspended_scheduler_writes_nothing_once_replaced(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scheduler = a_due_scheduler(settings, nightly(folder))
-    wrapped = Submission.take_in
-    letters: list[object] = []
-    one_by_one(monkeypatch)
+    letters = itertools.count(1)
 
-    def take_in(self: Submission, *batch: object, **options: object) -> object:
-        letters.append(batch)
-        if len(letters) == 3:
-            scheduler.pipeline.execute(EXPIRE)
+    def replace_scheduler() -> None:
+        if next(letters) == 3:
+            scheduler.pipeline.expire_leases()
             with scheduler.pipeline.context.database.write() as session:
                 assert schedules.claim(session, uuid.uuid4(), timedelta(seconds=60))
-        return wrapped(self, *batch, **options)  # type: ignore[arg-type]  # passed on as they came
 
-    monkeypatch.setattr(Submission, "take_in", take_in)
+    before_each_letter(monkeypatch, replace_scheduler)
     scheduler.carry_out()
     assert scheduler.rows("SELECT accepted FROM run_accounts") == [(2,)]
-    scheduler.pipeline.execute(EXPIRE)
+    scheduler.pipeline.expire_leases()
     scheduler.carry_out()
     scheduler.work()
     scheduler.tick()
@@ -163,15 +187,22 @@ def test_a_suspended_scheduler_writes_nothing_once_replaced(
 
 
 def test_a_scheduler_that_stops_releases_its_occurrence(settings: Settings, folder: Path) -> None:
+    """An expired occurrence is not continued."""
     scheduler = a_due_scheduler(settings, nightly(folder))
+    state = "SELECT status, attempts FROM schedule_runs ORDER BY due_at"
     scheduler.stopped = True
 
     assert scheduler.carry_out()
-    assert scheduler.rows("SELECT status, attempts FROM schedule_runs") == [("due", 0)]
+    assert scheduler.rows(state) == [("due", 0)]
     scheduler.stopped = False
     assert scheduler.carry_out()
+    assert scheduler.rows(state) == [("waiting", 1)]
 
-    assert scheduler.rows("SELECT status, attempts FROM schedule_runs") == [("waiting", 1)]
+    scheduler.pipeline.execute("UPDATE schedule_runs SET status = 'due', attempts = 0")
+    scheduler.sleep_until("2026-03-29T01:00")
+    scheduler.tick()
+    assert not scheduler.carry_out()
+    assert scheduler.rows(state) == [("expired", 0)]
 
 
 def test_a_heartbeat_keeps_the_lease_of_an_occurrence(
@@ -180,16 +211,13 @@ def test_a_heartbeat_keeps_the_lease_of_an_occurrence(
     scheduler = a_due_scheduler(settings, nightly(folder))
     runner = scheduler.runner()
     seen: list[object] = []
-    one_by_one(monkeypatch)
-    wrapped = Submission.take_in
 
-    def take_in(self: Submission, *batch: object, **options: object) -> object:
-        scheduler.pipeline.execute(EXPIRE)
-        runner.beat()
+    def beat() -> None:
+        scheduler.pipeline.expire_leases()
+        scheduler.pipeline.context.leases.beat()
         seen.append(scheduler.carry_out())
-        return wrapped(self, *batch, **options)  # type: ignore[arg-type]  # passed on as they came
 
-    monkeypatch.setattr(Submission, "take_in", take_in)
+    before_each_letter(monkeypatch, beat)
     runner.work()
 
     assert seen == [False] * 5
@@ -199,10 +227,9 @@ def test_a_heartbeat_keeps_the_lease_of_an_occurrence(
 def test_an_occurrence_that_ends_schedulers_is_given_up(settings: Settings, folder: Path) -> None:
     scheduler = a_due_scheduler(settings, nightly(folder))
     scheduler.pipeline.execute(
-        "UPDATE schedule_runs SET status = 'running', attempts = :attempts,"
-        " lease_until = now() - interval '1 second'",
-        attempts=MAX_ATTEMPTS,
+        "UPDATE schedule_runs SET status = 'running', attempts = :attempts", attempts=MAX_ATTEMPTS
     )
+    scheduler.pipeline.expire_leases()
 
     assert not scheduler.carry_out()
 
@@ -211,64 +238,27 @@ def test_an_occurrence_that_ends_schedulers_is_given_up(settings: Settings, fold
     ]
 
 
-def test_an_expired_occurrence_is_not_continued(settings: Settings, folder: Path) -> None:
-    scheduler = a_due_scheduler(settings, nightly(folder))
-    scheduler.sleep_until("2026-03-29T01:00")
-    scheduler.tick()
-
-    assert not scheduler.carry_out()
-    assert scheduler.rows("SELECT status FROM schedule_runs") == [("expired",)]
-
-
-def test_an_empty_folder_is_no_error(settings: Settings, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    line = nightly(tmp_path / "empty", f"'{tmp_path}/empty/*.pdf'")
-    scheduler = a_due_scheduler(settings, line)
-
-    scheduler.carry_out()
-
-    assert scheduler.rows(STATUS) == [("succeeded", None)]
-    assert scheduler.rows("SELECT count(*) FROM runs") == [(0,)]
-
-
 @pytest.mark.parametrize(
-    ("path", "options"), [("gone", ""), ("gone/*.pdf", ""), ("", "--profile gone")]
+    ("path", "options", "outcome"),
+    [
+        ("gone", "", ("failed", "usage")),
+        ("gone/*.pdf", "", ("failed", "usage")),
+        ("", "--profile gone", ("failed", "usage")),
+        ("empty", "'{}/empty/*.pdf'", ("succeeded", None)),
+    ],
 )
 def test_a_missing_folder_or_profile_is_an_error(
-    settings: Settings, tmp_path: Path, path: str, options: str
+    settings: Settings, tmp_path: Path, path: str, options: str, outcome: tuple[str, str | None]
 ) -> None:
-    """A folder may be a share that is not mounted; the next night tries again."""
-    scheduler = a_due_scheduler(settings, nightly(tmp_path / path, options))
+    """A folder may be a share that is not mounted; an empty one is no error."""
+    (tmp_path / "empty").mkdir()
+    scheduler = a_due_scheduler(settings, nightly(tmp_path / path, options.format(tmp_path)))
 
     scheduler.carry_out()
 
-    assert scheduler.rows("SELECT status, error_code FROM schedule_runs") == [("failed", "usage")]
+    assert scheduler.rows(STATUS) == [outcome]
+    assert scheduler.rows("SELECT count(*) FROM runs") == [(0,)]
     scheduler.start_at("2026-03-29T03:01")
-
-
-def test_unreadable_files_make_an_occurrence_incomplete(settings: Settings, folder: Path) -> None:
-    (folder / "broken.pdf").write_bytes(b"%PDF-1.7 and nothing else")
-    scheduler = a_due_scheduler(settings, nightly(folder))
-
-    scheduler.carry_out()
-    scheduler.work()
-    scheduler.tick()
-
-    assert scheduler.rows(STATUS) == [("incomplete", "incomplete")]
-    assert scheduler.rows("SELECT outcome -> 'jobs' FROM schedule_runs") == [({"succeeded": 5},)]
-
-
-def test_a_profile_defines_the_questions_of_a_schedule(settings: Settings, folder: Path) -> None:
-    profile = Profile.model_validate({"types": ["summary", "sentiment"], "model": SCRIPTED})
-    with_profile = settings.model_copy(update={"profiles": {"letters": profile}})
-    scheduler = a_due_scheduler(with_profile, nightly(folder, "--profile letters"))
-
-    scheduler.carry_out()
-
-    assert scheduler.rows("SELECT analysis_type, count(*) FROM jobs GROUP BY 1 ORDER BY 1") == [
-        ("sentiment", 5),
-        ("summary", 5),
-    ]
 
 
 def test_a_programming_error_fails_the_occurrence(

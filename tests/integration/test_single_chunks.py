@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
@@ -160,7 +160,13 @@ def test_the_result_is_equal_to_that_of_a_synthesis(
 
 
 def test_only_a_text_that_does_not_fit_is_fanned_out(settings: Settings) -> None:
-    pipeline = a_pipeline(with_settings(settings, "pipeline", chunk_tokens=100))
+    """With a model that cannot be opened, fan-out writes the chunk: workers may have its key."""
+    keyless = ModelSettings(provider="openai", model="gpt-4o-mini", api_key_env="MISSING_API_KEY")
+    changed = settings.model_copy(update={"models": {**settings.models, "keyless": keyless}})
+    pipeline = a_pipeline(with_settings(changed, "pipeline", chunk_tokens=100))
+    pipeline.submit(PARAGRAPH, options=replace(a_run(), model="keyless"))
+    assert pipeline.value(TASKS) == [FAN_OUT]
+    assert pipeline.value("SELECT count(*) FROM chunks") == 0
 
     submission = pipeline.submit(PARAGRAPH, LONG)
 
@@ -174,33 +180,14 @@ def test_only_a_text_that_does_not_fit_is_fanned_out(settings: Settings) -> None
     assert fan_out(pipeline.context, small.id) == 0
 
 
-def test_with_a_model_that_cannot_be_opened_fan_out_writes_the_chunk(settings: Settings) -> None:
-    """Only the workers may have its key."""
-    keyless = ModelSettings(provider="openai", model="gpt-4o-mini", api_key_env="MISSING_API_KEY")
-    changed = settings.model_copy(update={"models": {**settings.models, "keyless": keyless}})
-    pipeline = a_pipeline(changed)
-
-    pipeline.submit(PARAGRAPH, options=replace(a_run(), model="keyless"))
-
-    assert pipeline.value(TASKS) == [FAN_OUT]
-    assert pipeline.value("SELECT count(*) FROM chunks") == 0
-
-
-def changing(
-    pipeline: Callable[[], Pipeline], statement: str
-) -> Callable[[CompletionRequest], str]:
-    def answer(request: CompletionRequest) -> str:
-        pipeline().execute(statement)
-        return quoting_the_text(request)
-
-    return answer
-
-
 @pytest.mark.parametrize(
     "statement", ["UPDATE jobs SET status = 'paused'", "UPDATE runs SET status = 'cancelled'"]
 )
 def test_a_job_stopped_during_a_call_keeps_its_answer(settings: Settings, statement: str) -> None:
-    answer = changing(lambda: pipeline, statement)
+    def answer(request: CompletionRequest) -> str:
+        pipeline.execute(statement)
+        return quoting_the_text(request)
+
     pipeline = a_pipeline(settings, answer)
     submission = pipeline.submit(PARAGRAPH)
 
@@ -264,20 +251,11 @@ def test_a_new_leader_promises_messages_that_are_missing(settings: Settings) -> 
     assert pipeline.job(submission).status == JobStatus.FAILED
 
 
-def test_a_critique_is_asked_by_the_synthesis(settings: Settings) -> None:
-    """It needs a call to a model, so the end of the chunk sends the synthesis."""
-    pipeline = a_pipeline(settings, quoting_the_text)
-    options = a_run(analysis=AnalysisOptions(critique=True))
-    submission = pipeline.submit(PARAGRAPH, options=options)
-
-    analyze_chunk(pipeline.context, pending(pipeline)[0])
-
-    assert pipeline.job(submission).status == JobStatus.RUNNING
-    assert pipeline.value("SELECT count(*) FROM outbox WHERE task = :t", t=SYNTHESIZE) == 1
-
-
 def test_a_critique_does_not_wait_for_the_chunks_of_other_jobs(settings: Settings) -> None:
-    """Chunks of two jobs share a message; the slow one ends after the critique of the other."""
+    """Chunks of two jobs share a message; the slow one ends after the critique of the other.
+
+    A critique needs a call to a model, so the end of a chunk alone sends the synthesis.
+    """
     is_critiqued = Event()
 
     def answer(request: CompletionRequest) -> str:
@@ -290,7 +268,13 @@ def test_a_critique_does_not_wait_for_the_chunks_of_other_jobs(settings: Setting
 
     pipeline = a_pipeline(settings, answer, repeat_last=True)
     options = a_run(analysis=AnalysisOptions(critique=True))
-    submission = pipeline.submit(PARAGRAPH, f"A slow text. {PARAGRAPH}", options=options)
+    alone = pipeline.submit(f"Alone. {PARAGRAPH}", options=options)
+    analyze_chunk(pipeline.context, pending(pipeline)[0])
+    assert pipeline.job(alone).status == JobStatus.RUNNING
+    assert pipeline.value("SELECT count(*) FROM outbox WHERE task = :t", t=SYNTHESIZE) == 1
+    submission = pipeline.submit(
+        PARAGRAPH, f"A slow text. {PARAGRAPH}", options=replace(options, name="two")
+    )
 
     outcomes = analyze_slice(pipeline.context, ChunkThreads(4), pending(pipeline))
 

@@ -13,18 +13,14 @@ import pytest
 from pydantic import SecretStr
 
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
-from chordwise.domain.learning.feedback_input import FeedbackInput
-from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import ModelRequestError, RefusedError
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.learning import certification, evaluation, feedback
+from chordwise.pipeline.learning import certification, evaluation
 from chordwise.pipeline.learning.certification import Bounds
-from chordwise.pipeline.learning.feedback import FeedbackLine, Signed
 from chordwise.pipeline.runs import user_sql
-from chordwise.relations.results import ResultSelection
 from chordwise.settings import Settings
 from tests.fakes.generated_answers import a_field
-from tests.fakes.learning import a_scope
+from tests.fakes.learning import a_scope, say
 from tests.fakes.pipeline import (
     AN_UNREAD_SCAN,
     Pipeline,
@@ -192,19 +188,8 @@ def experiment(pipeline: Pipeline) -> None:
 
 def learn(pipeline: Pipeline) -> None:
     database = pipeline.context.database
-    for name, verdict, path in (
-        ("sure", Verdict.APPROVED, ""),
-        ("unsure", Verdict.REJECTED, "/main_topic"),
-    ):
-        line = FeedbackLine(
-            number=1,
-            document=f"{name}.txt",
-            analysis_type=None,
-            signed=Signed(entered=FeedbackInput(verdict=verdict, path=path)),
-        )
-        with database.write() as session:
-            assert feedback.give_all(session, ResultSelection(), [line]).stored == 1
-
+    say(pipeline, "approved", ["sure.txt"])
+    say(pipeline, "rejected", ["unsure.txt"], path="/main_topic")
     pipeline.execute(
         "INSERT INTO learned_examples"
         " (id, document_id, analysis_type, version, feedback_ids, text, answer)"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject
-from chordwise.pipeline.learning import judgeable
+from chordwise.pipeline.learning import scope
 from chordwise.relations import results as stored_results
 from chordwise.relations.results import ResultSelection
 from chordwise.settings import Settings
@@ -37,16 +37,19 @@ def sources_of(pipeline: Pipeline, selection: ResultSelection) -> Sequence[tuple
         results = stored_results.read(driver(session), selection)
         assert stored_results.count(driver(session), selection) == len(results)
         assert stored_results.read(driver(session), selection, limit=1) == results[:1]
-        listed = {row["job_id"] for row in judgeable.listed(session, selection)}
+        listed = {row["job_id"] for row in scope.listed(session, selection)}
         assert listed == {row["job_id"] for row in results}
         return [(row["source"], row["analysis_type"]) for row in results]
 
 
 def test_only_the_newest_answers_are_found(settings: Settings) -> None:
+    """A document is found by each of its names, and a run has all of its results."""
     pipeline = a_pipeline(settings)
-    answered(pipeline, "old.txt")
+    first = answered(pipeline, "old.txt")
+    answered(pipeline, "old-copy.txt")
     answered(pipeline, "other.txt", "Another text. It is short.")
     answered(pipeline, "new.txt")
+    summaries = (AnalysisType.SUMMARY,)
 
     assert sources_of(pipeline, ResultSelection()) == [
         ("new.txt", "sentiment"),
@@ -54,28 +57,11 @@ def test_only_the_newest_answers_are_found(settings: Settings) -> None:
         ("other.txt", "sentiment"),
         ("other.txt", "summary"),
     ]
-    assert sources_of(
-        pipeline, ResultSelection(types=(AnalysisType.SUMMARY,), document="OTHER")
-    ) == [("other.txt", "summary")]
-
-
-def test_a_document_is_found_by_each_of_its_names(settings: Settings) -> None:
-    pipeline = a_pipeline(settings)
-    answered(pipeline, "old.txt")
-    answered(pipeline, "old-copy.txt")
-    answered(pipeline, "new.txt")
-
-    assert [source for source, _ in sources_of(pipeline, ResultSelection(document="old"))] == [
-        "old-copy.txt"
-    ] * 2
-
-
-def test_all_results_of_a_run_are_found(settings: Settings) -> None:
-    pipeline = a_pipeline(settings)
-    run_id = answered(pipeline, "old.txt")
-    answered(pipeline, "new.txt")
-
-    assert sources_of(pipeline, ResultSelection(run_id=run_id)) == [
+    selected = ResultSelection(types=summaries, document="OTHER")
+    assert sources_of(pipeline, selected) == [("other.txt", "summary")]
+    selected = ResultSelection(types=summaries, document="old")
+    assert sources_of(pipeline, selected) == [("old-copy.txt", "summary")]
+    assert sources_of(pipeline, ResultSelection(run_id=first)) == [
         ("old.txt", "summary"),
         ("old.txt", "sentiment"),
     ]

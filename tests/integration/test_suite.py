@@ -21,7 +21,7 @@ from chordwise.relations.relation import Row
 from chordwise.settings import Settings
 from tests.fakes.commands import run
 from tests.fakes.generated_answers import a_field
-from tests.fakes.learning import LABELS, a_learner, written
+from tests.fakes.learning import LABELS, a_learner, obeying, written
 from tests.fakes.office_files import pdf, shown
 from tests.fakes.pipeline import NOW, SCRIPTED, Pipeline, a_pipeline
 
@@ -173,7 +173,7 @@ def path_of(name: str) -> dict[str, str]:
     return {"path": f"texts/{name}.txt"}
 
 
-def test_a_limit_selects_documents_evenly(settings: Settings, tmp_path: Path) -> None:
+def test_a_limit_samples_documents_by_hash(settings: Settings, tmp_path: Path) -> None:
     pipeline, folder = a_learner(settings), tmp_path / "letters"
     a_suite(folder, types=["classification"], labels=LABELS, layout="records", label="/label")
     records = ({"id": n, "text": words(n), "label": TRUE[n]} for n in TRUE)
@@ -185,6 +185,75 @@ def test_a_limit_selects_documents_evenly(settings: Settings, tmp_path: Path) ->
     assert [document.name for document in part.documents] == ["a", "b"]
     assert scripted[0]["missing"] == []
     assert values(scripted)["accuracy", ""] == 0.5
+    (fewer,) = suite.read(settings, folder, 1)
+    assert [document.name for document in fewer.documents] == ["a"]
+
+
+def test_documents_without_an_answer_are_wrong_and_named(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """A missing file, a scan without text, a failed answer and an invalid line stop nothing."""
+    folder = a_suite(
+        tmp_path / "letters",
+        types=["classification"],
+        labels=LABELS,
+        layout="records",
+        label="/label",
+    )
+    (folder / "scan.pdf").write_bytes(pdf([]))
+    lines = [
+        {"id": "a", "text": words("a"), "label": "invoice"},
+        {"id": "mute", "text": "CHOOSE nothing at all.", "label": "letter"},
+        {"path": "scan.pdf", "label": "letter"},
+        {"path": "gone.pdf", "label": "letter"},
+        {"id": "empty", "label": "letter"},
+    ]
+    written(folder / "gold.jsonl", *lines)
+    with (folder / "gold.jsonl").open("a") as file:
+        file.write("no JSON\n")
+
+    def answer(request: CompletionRequest) -> str:
+        return obeying(request) if "says" in request.task.text else "no JSON"
+
+    scripted, built_in = answered(a_pipeline(settings, answer, repeat_last=True), folder)
+
+    measures = {m.metric: m for m in scripted[0]["measured"][0]["measures"] if not m.label}
+    assert (measures["accuracy"].value, measures["accuracy"].count) == (0.25, 4)
+    reasons = {row["document"]: row["reason"] for row in scripted[0]["missing"]}
+    assert reasons["mute"].startswith("failed: ")
+    assert reasons["scan.pdf"].startswith("could not be read: ")
+    assert reasons["gone.pdf"].startswith("could not be read: ")
+    assert reasons["gold.jsonl, line 5"] == "has neither a text nor a path"
+    assert "is not JSON" in reasons["gold.jsonl, line 6"]
+    assert "mute" not in {row["document"] for row in built_in[0]["missing"]}
+    screen = Console(width=140, file=io.StringIO(), record=True)
+    screen.print(*side_by_side([scripted, built_in]))
+    (heading,) = (line for line in screen.export_text().splitlines() if "Of" in line)
+    assert heading.split() == [SCRIPTED, "Of", "extractive", "Of"]
+
+
+def test_a_model_without_any_answer_is_wrong_about_every_document(
+    settings: Settings, tmp_path: Path
+) -> None:
+    folder = a_suite(tmp_path / "bench", layout="extractbench", documents=".")
+    wrapped = {"type": "json_schema", "json_schema": {"name": "bill", "schema": SCHEMA}}
+    (folder / "bill-schema.json").write_text(json.dumps(wrapped), "utf-8")
+    for name, truth in {"a": {"total": "1", "rows": ROWS}, "b": {"total": None}}.items():
+        (folder / f"{name}.txt").write_text("Total: 1", "utf-8")
+        (folder / f"{name}.gold.json").write_text(json.dumps(truth), "utf-8")
+    (folder / "lost.gold.json").write_text('{"total": "2"}', "utf-8")
+    (folder / "odd.txt").write_text("Total: 1", "utf-8")
+    (folder / "odd.gold.json").write_text("{", "utf-8")
+
+    scripted, _ = answered(a_pipeline(settings, "no JSON", repeat_last=True), folder)
+
+    measures = values(scripted)
+    assert measures["match", ""] == measures["accuracy", ""] == measures["leaf_f1", ""] == 0
+    assert measures["leaf_f1", "/rows/price"] == 0
+    reasons = {row["document"]: row["reason"] for row in scripted[0]["missing"]}
+    assert reasons["lost"].startswith("could not be read: ")
+    assert "is not JSON" in reasons["odd.gold.json"]
+    assert reasons.keys() == {"a.txt", "b.txt", "lost", "odd.gold.json"}
 
 
 def test_schemas_with_gold_beside_documents_are_parts(settings: Settings, tmp_path: Path) -> None:
@@ -208,6 +277,9 @@ def test_schemas_with_gold_beside_documents_are_parts(settings: Settings, tmp_pa
     assert scripted[0]["part"] == "bench/bills"
     assert measures["match", "/total"] == 1
     assert measures["row_recall", "/rows"] == pytest.approx(2 / 3)
+    # Of the single values, those of the desk are wrong.
+    assert measures["leaf_f1", ""] == pytest.approx(5 / 7)
+    assert measures["leaf_f1", "/rows/price"] == pytest.approx(2 / 3)
     assert "evaluation_config" not in json.dumps(schemas[0])
 
 

@@ -92,52 +92,43 @@ def test_a_synthesis_is_examined_with_the_answers_of_its_chunks(small_chunks: Se
     assert pipeline.value("SELECT bool_and(grounded) FROM facts WHERE quote IS NOT NULL")
 
 
-@pytest.mark.parametrize("stage", [Stage.CRITIQUE, Stage.REVISE])
+@pytest.mark.parametrize(
+    ("stage", "error", "status"),
+    [
+        (Stage.CRITIQUE, ModelOverloadedError("Not now."), "waiting"),
+        (Stage.REVISE, ModelOverloadedError("Not now."), "waiting"),
+        (Stage.CRITIQUE, QuotaExceededError("No money."), "paused"),
+    ],
+)
 def test_an_outage_postpones_the_critique_without_repeated_questions(
-    settings: Settings, stage: Stage
+    settings: Settings, stage: Stage, error: ChordwiseError, status: str
 ) -> None:
-    failing = failing_once(stage, ModelOverloadedError("Not now."))
-    pipeline = a_pipeline(settings, failing, repeat_last=True)
+    """Without quota the run pauses; if the outage lasts, the answer is not lost."""
+    pipeline = a_pipeline(settings, failing_once(stage, error), repeat_last=True)
     submission = pipeline.analyze(PARAGRAPH, options=with_critique())
     waiting = pipeline.job(submission).status
     pipeline.execute("UPDATE jobs SET due_at = now() - interval '1 second'")
+    if status == "paused":
+        run_control.retry(pipeline.context, submission.run_id)
 
     pipeline.work(submission)
 
     stages = [request.task.stage for request in pipeline.model.requests]
-    assert (waiting, pipeline.job(submission).status) == ("waiting", "succeeded")
+    assert (waiting, pipeline.job(submission).status) == (status, "succeeded")
     assert stages.count(Stage.ANALYZE) == 1
     assert stages.count(stage) == 2
     assert len(stages) == 4
-
-
-def test_a_permanent_outage_does_not_lose_the_answer(settings: Settings) -> None:
-    impatient = with_settings(settings, "pipeline", max_postponements=0)
-    failing = failing_once(Stage.CRITIQUE, ModelOverloadedError("Not now."))
-    pipeline = a_pipeline(impatient, failing, repeat_last=True)
-
-    submission = pipeline.analyze(PARAGRAPH, options=with_critique())
-
-    result = pipeline.result(pipeline.job(submission).id)
-    assert pipeline.job(submission).status == "succeeded"
+    impatient = a_pipeline(
+        with_settings(settings, "pipeline", max_postponements=0),
+        failing_once(Stage.CRITIQUE, ModelOverloadedError("Not now.")),
+        repeat_last=True,
+    )
+    lasting = impatient.analyze(f"Again. {PARAGRAPH}", options=with_critique())
+    result = impatient.result(impatient.job(lasting).id)
+    assert impatient.job(lasting).status == "succeeded"
     assert result.critique is not None
     assert (result.critique["outcome"], result.critique["reason"]) == ("failed", "Not now.")
     assert result.needs_review
-
-
-def test_a_run_without_quota_pauses_before_the_critique_and_continues(settings: Settings) -> None:
-    failing = failing_once(Stage.CRITIQUE, QuotaExceededError("No money."))
-    pipeline = a_pipeline(settings, failing, repeat_last=True)
-    submission = pipeline.analyze(PARAGRAPH, options=with_critique())
-    paused = pipeline.job(submission)
-
-    run_control.retry(pipeline.context, submission.run_id)
-    pipeline.work(submission)
-
-    assert (paused.status, paused.error_code) == ("paused", "quota_exceeded")
-    assert pipeline.job(submission).status == "succeeded"
-    stages = [request.task.stage for request in pipeline.model.requests]
-    assert stages == [Stage.ANALYZE, Stage.CRITIQUE, Stage.CRITIQUE, Stage.REVISE]
 
 
 def test_principles_are_part_of_a_results_identity_unless_disabled(settings: Settings) -> None:
@@ -210,6 +201,7 @@ def test_a_vote_has_a_result_an_agreement_and_a_call_for_each_sample(settings: S
 
 
 def test_the_agreement_of_a_synthesis_is_at_most_that_of_its_chunks(small_chunks: Settings) -> None:
+    """Votes are part of a result's identity unless disabled."""
     pipeline = a_pipeline(small_chunks, voting, repeat_last=True)
 
     submission = voted(pipeline, LONG, with_votes(3))
@@ -224,24 +216,17 @@ def test_the_agreement_of_a_synthesis_is_at_most_that_of_its_chunks(small_chunks
         *(("analyze", number, chunks) for number in (1, 2, 3)),
         *(("synthesize", number, 1) for number in (1, 2, 3)),
     ]
-
-
-def test_votes_are_part_of_a_results_identity_unless_disabled(settings: Settings) -> None:
-    pipeline = a_pipeline(settings, voting, repeat_last=True)
-    voted(pipeline, PARAGRAPH, with_votes(3))
     calls = len(pipeline.model.requests)
-
-    again = pipeline.submit(PARAGRAPH, options=with_votes(3))
+    again = pipeline.submit(LONG, options=with_votes(3))
     hashes = {
         identity(pipeline.context.settings, AnalysisType.CLASSIFICATION, with_votes(votes))
         for votes in (1, 3, 5)
     }
-
     assert pipeline.job(again).reused_from is not None
     assert pipeline.result(pipeline.job(again).id).agreement == pytest.approx(2 / 3, abs=1e-5)
-    assert len(pipeline.model.requests) == calls == 3
     assert len(hashes) == 3
     assert "votes" not in pipeline.job(pipeline.submit(LONG, options=with_votes(1))).options
+    assert len(pipeline.model.requests) == calls
 
 
 def test_a_repeated_vote_takes_its_samples_from_the_cache(settings: Settings) -> None:

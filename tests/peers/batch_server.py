@@ -83,6 +83,17 @@ class BatchHandler(AnsweringHandler):
         else:
             self._json(200, self._state(self._batch(steps[-1])))
 
+    def do_DELETE(self) -> None:  # noqa: N802 - as above
+        """Delete a file, or a batch of Anthropic; there is none of this name the second time."""
+        name = self.path.rsplit("/", 1)[-1]
+        if self._is_refused("delete"):
+            return
+        batches = [batch for batch in self.server.batches if batch.id != name]
+        is_known = self.server.files.pop(name, None) is not None
+        if self._is_anthropic:
+            is_known, self.server.batches = len(batches) < len(self.server.batches), batches
+        self._json(200 if is_known else 404, {"id": name, "error": {"message": "Deleted."}})
+
     def _is_refused(self, operation: str) -> bool:
         """Count the operation; return whether it was answered with an error."""
         self.server.asked[operation] += 1

@@ -118,12 +118,13 @@ def _converse(connection: Connection, server: FaultyServer) -> None:
         if server.greeting is not None:
             server.greeting(connection)
             return
-        while (received := _receive(connection)) is not None:
+        while (received := receive(connection)) is not None:
             server.received.append(received)
             server.next_behavior()(connection)
 
 
-def _receive(connection: Connection) -> Received | None:
+def receive(connection: Connection) -> Received | None:
+    """Read the next request; `None` if the client disconnects before it is complete."""
     head, separator, content = _read_until(connection, b"\r\n\r\n").partition(b"\r\n\r\n")
     if not separator:
         return None

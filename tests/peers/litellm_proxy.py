@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import pytest
 
 from tests.fakes.processes import wait_until
 from tests.peers.faulty_server import FaultyServer, answer, faulty_server, hang_up
+from tests.peers.serving import free_port
 
 KEY = "sk-of-the-proxy"
 PROVIDER_KEY = "sk-of-the-provider"
@@ -42,7 +42,7 @@ def litellm_proxy(program: Path, folder: Path) -> Iterator[LiteLLMProxy]:
     with faulty_server() as provider, faulty_server() as outside:
         outside.greeting = hang_up
         provider.play(answer({}, 404))  # LiteLLM sends a request at its start
-        port = _free_port()
+        port = free_port()
         configuration = folder / "litellm.yaml"
         configuration.write_text(json.dumps(_configuration(provider.base_url)), "utf-8")
         command = [str(program), f"--config={configuration}", "--host=127.0.0.1", f"--port={port}"]
@@ -102,12 +102,6 @@ def _environment(folder: Path, outside: FaultyServer) -> dict[str, str]:
         # Otherwise LiteLLM downloads its table of prices.
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     }
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _is_alive(port: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 
@@ -165,16 +165,19 @@ def versions(model: ScriptedModel) -> list[str]:
 
 
 def test_a_truncated_answer_is_retried_with_a_higher_limit() -> None:
-    """The limit is doubled; the ledger counts the truncated answer as invalid."""
+    """The limit is doubled, also for a repair; the truncated answer counts as invalid."""
     model, checks = a_model(cut_off(GOOD), GOOD), list[CheckResult]()
+    repairing = a_model(cut_off(GOOD), "no JSON", cut_off(GOOD))
 
     answer = ask(recording(model, checks))
+    with pytest.raises(errors.TruncatedError):
+        answer_of(repairing)
 
     first, second = model.requests
-    assert [request.max_output_tokens for request in model.requests] == [200, 400]
-    assert second == replace(first, max_output_tokens=400)
+    assert (first.max_output_tokens, second) == (200, replace(first, max_output_tokens=400))
     assert [check.valid for check in checks] == [False, True]
     assert not answer.repaired
+    assert [request.max_output_tokens for request in repairing.requests] == [200, 400, 400]
 
 
 @pytest.mark.parametrize(
@@ -197,27 +200,20 @@ def test_an_output_limit_is_raised_only_once(raised: int | None, text: str, requ
     assert len(model.requests) == requests
 
 
-def test_a_raised_limit_also_applies_to_the_repair() -> None:
-    model = a_model(cut_off(GOOD), "no JSON", cut_off(GOOD))
-
-    with pytest.raises(errors.TruncatedError):
-        answer_of(model)
-
-    assert [request.max_output_tokens for request in model.requests] == [200, 400, 400]
-
-
 def test_all_calls_for_a_question_share_its_timeout() -> None:
-    model = a_model("no JSON", "{}", "no JSON", GOOD)
-    times = iter(range(0, 1_000, 10))
+    """No further prompt is tried after it."""
+    model, late = a_model("no JSON", "{}", "no JSON", GOOD), a_model("no JSON", "{}")
+    times, ticks = count(0.0, 10.0), count(0.0, 100.0)
 
-    answer_of(
-        model, AskingPolicy(prompts=("plain",), seconds=100, clock=lambda: float(next(times)))
-    )
+    answer_of(model, replace(PLAIN, seconds=100, clock=lambda: next(times)))
+    with pytest.raises(errors.InvalidAnswerError):
+        answer_of(late, replace(PLAIN, seconds=50, clock=lambda: next(ticks)))
 
-    left = [request.timeout_seconds for request in model.requests]
+    left = [request.timeout_seconds or 0 for request in model.requests]
     assert left[0] == 90
-    assert left == sorted(left, key=lambda seconds: -(seconds or 0))
-    assert len(set(left)) == 4
+    assert left == sorted({*left}, reverse=True)
+    assert len(left) == 4
+    assert versions(late) == [USUAL_VERSION]
 
 
 def test_the_plain_prompt_and_then_fallback_models_are_asked() -> None:
@@ -267,28 +263,6 @@ def test_a_permanent_error_of_a_fallback_does_not_hide_the_first_error(
     assert len(second.requests) == 1
 
 
-def test_no_further_prompt_is_tried_after_the_timeout() -> None:
-    ticks = count(0.0, 100.0)
-    policy = replace(PLAIN, seconds=50, clock=lambda: next(ticks))
-    model = a_model("no JSON", "{}")
-
-    with pytest.raises(errors.InvalidAnswerError):
-        answer_of(model, policy)
-
-    assert versions(model) == [USUAL_VERSION]
-
-
-def limited_to(characters: int) -> Callable[[CompletionRequest], Scripted]:
-    """Return a line that rejects longer texts and quotes the beginning of the others."""
-
-    def answer(request: CompletionRequest) -> Scripted:
-        if len(request.task.text) > characters:
-            return errors.ContextTooLongError("too long")
-        return quoting_the_text(request)
-
-    return answer
-
-
 def spans(answer: Answer) -> Sequence[tuple[str, int, int]]:
     return [
         (str(quote["quote"]), int(str(quote["start_char"])), int(str(quote["end_char"])))
@@ -297,10 +271,23 @@ def spans(answer: Answer) -> Sequence[tuple[str, int, int]]:
 
 
 def test_a_text_that_is_too_long_is_halved() -> None:
+    """It is halved at most five times: a server may reject texts of any length.
+
+    A chunk succeeds as a whole or not at all, because its coverage is that of its answer.
+    """
     text = "".join(f"Sentence number {number} is here. " for number in range(8))
-    model = ScriptedModel([limited_to(80)], repeat_last=True)
+    too_long = errors.ContextTooLongError("too long")
+    model = ScriptedModel(
+        [lambda request: too_long if len(request.task.text) > 80 else quoting_the_text(request)],
+        repeat_last=True,
+    )
+    rejecting = ScriptedModel([too_long], repeat_last=True)
 
     answer = answer_of(model, text=text)
+    with pytest.raises(errors.ContextTooLongError):
+        answer_of(rejecting, text=TEXT * 50)
+    with pytest.raises(errors.RefusedError):
+        answer_of(ScriptedModel([too_long, GOOD, errors.RefusedError("no")]))
 
     texts = [request.task.text for request in model.requests]
     assert texts[0] == text.strip()
@@ -311,6 +298,7 @@ def test_a_text_that_is_too_long_is_halved() -> None:
     assert len(spans(answer)) == 4
     for quote, start, end in spans(answer):
         assert text[start - OFFSET : end - OFFSET] == quote
+    assert len(rejecting.requests) == 6
 
 
 PARTS = st.lists(st.sampled_from(["One word. ", "Wörter\n\n", "no end ", "x" * 40, " "]))
@@ -347,28 +335,6 @@ def test_a_text_whose_answer_is_too_long_is_halved() -> None:
     assert texts[0] == text.strip()
     assert " ".join(texts[1:]) == text.strip()
     assert answer.quality == 1
-
-
-def test_a_text_is_halved_at_most_five_times() -> None:
-    """A server may reject texts of any length."""
-    model = ScriptedModel([errors.ContextTooLongError("too long")], repeat_last=True)
-
-    with pytest.raises(errors.ContextTooLongError):
-        answer_of(model, text=TEXT * 50)
-
-    assert len(model.requests) == 6
-
-
-def test_a_failed_half_fails_the_question() -> None:
-    """A chunk succeeds as a whole or not at all: its coverage is that of its answer."""
-    script: list[Scripted] = [
-        errors.ContextTooLongError("too long"),
-        GOOD,
-        errors.RefusedError("no"),
-    ]
-
-    with pytest.raises(errors.RefusedError):
-        answer_of(ScriptedModel(script))
 
 
 def test_surrounding_white_space_is_not_sent() -> None:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import pytest
 
 from chordwise import errors
 from chordwise.domain.analysis_tasks import AnalysisType
-from chordwise.domain.answers import Answer
 from chordwise.domain.tiers import Route, Tier
 from chordwise.llm.middleware.tiered import Tiered
 from chordwise.pipeline.asking import ask
@@ -33,15 +28,6 @@ def overloaded() -> errors.ModelOverloadedError:
     return errors.ModelOverloadedError("The provider is overloaded.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """The outcome of a question, and the requests that each tier received."""
-
-    answer: Answer
-    requests: Mapping[Tier, int]
-    routes: tuple[Route | None, ...]
-
-
 def tiered(
     policy: RoutingSettings | None = None, **scripts: list[Line]
 ) -> tuple[Tiered, dict[Tier, ScriptedModel]]:
@@ -52,64 +38,50 @@ def tiered(
     return Tiered(models, policy or RoutingSettings(), lambda *_: None), models
 
 
-def ask_tiers(policy: RoutingSettings | None = None, **scripts: list[Line]) -> Asked:
+def ask_tiers(
+    policy: RoutingSettings | None = None, **scripts: list[Line]
+) -> tuple[str, dict[Tier, int], list[Route | None]]:
+    """Return the model of the answer, the number of requests by tier, and their routes."""
     model, models = tiered(policy, **scripts)
     answer = ask(question(model, EASY, TEXT))
-    requests = list(itertools.chain(*(tier_model.requests for tier_model in models.values())))
-    return Asked(
-        answer=answer,
-        requests={
-            tier: len(tier_model.requests)
-            for tier, tier_model in models.items()
-            if tier_model.requests
-        },
-        routes=tuple(request.route for request in requests),
-    )
+    requests = {tier: len(one.requests) for tier, one in models.items() if one.requests}
+    routes = [request.route for one in models.values() for request in one.requests]
+    return answer.model, requests, routes
 
 
 def test_a_good_answer_of_the_smallest_tier_is_used() -> None:
-    result = ask_tiers(small=[GOOD], large=[])
+    """A hard question goes directly to a larger tier; without tiers there is no route."""
+    model, _ = tiered(RoutingSettings(medium_from=0.1, large_from=0.2), small=[], large=[])
+    alone = ScriptedModel([UNSURE])
 
-    assert (result.answer.model, result.requests) == ("small", {SMALL: 1})
-    assert result.routes == (Route(tier=SMALL, is_compared=True),)
-
-
-def test_a_hard_question_goes_directly_to_a_larger_tier() -> None:
-    policy = RoutingSettings(medium_from=0.1, large_from=0.2)
-
-    model, _ = tiered(policy, small=[], medium=[], large=[])
+    answered = ask_tiers(small=[GOOD], large=[])
     (only,) = model.steps(HARD)
 
+    assert answered == ("small", {SMALL: 1}, [Route(tier=SMALL, is_compared=True)])
     assert only.tier is LARGE
+    assert ask(question(alone, EASY, TEXT)).model == "script-1"
+    assert alone.requests[0].route is None
+    with pytest.raises(errors.ConfigurationError):
+        Tiered({}, RoutingSettings(), lambda *_: None)
 
 
 @pytest.mark.parametrize("weak", [UNSURE, UNGROUNDED])
 def test_a_weak_answer_is_escalated_to_the_next_tier(weak: str) -> None:
-    result = ask_tiers(small=[weak], medium=[GOOD], large=[])
-
-    assert (result.answer.model, result.requests) == ("medium", {SMALL: 1, MEDIUM: 1})
-    assert result.routes == (
-        Route(tier=SMALL, is_compared=True),
-        Route(tier=MEDIUM, escalated=True),
+    assert ask_tiers(small=[weak], medium=[GOOD], large=[]) == (
+        "medium",
+        {SMALL: 1, MEDIUM: 1},
+        [Route(tier=SMALL, is_compared=True), Route(tier=MEDIUM, escalated=True)],
     )
 
 
 def test_an_invalid_answer_is_repaired_once_then_escalated() -> None:
-    result = ask_tiers(small=[INVALID, INVALID], large=[GOOD])
+    """A refusal is not repaired: small models refuse more often than necessary."""
+    model, requests, routes = ask_tiers(small=[INVALID, INVALID], large=[GOOD])
+    refused = ask_tiers(small=[errors.RefusedError("I will not.")], large=[GOOD])
 
-    assert (result.answer.model, result.requests) == ("large", {SMALL: 2, LARGE: 1})
-    assert [route is not None and route.is_compared for route in result.routes] == [
-        True,
-        False,
-        False,
-    ]
-
-
-def test_a_refusal_is_not_repaired_but_escalated() -> None:
-    """Small models refuse more often than necessary."""
-    result = ask_tiers(small=[errors.RefusedError("I will not.")], large=[GOOD])
-
-    assert (result.answer.model, result.requests) == ("large", {SMALL: 1, LARGE: 1})
+    assert (model, requests) == ("large", {SMALL: 2, LARGE: 1})
+    assert [route is not None and route.is_compared for route in routes] == [True, False, False]
+    assert refused[:2] == ("large", {SMALL: 1, LARGE: 1})
 
 
 @pytest.mark.parametrize(
@@ -119,21 +91,16 @@ def test_a_refusal_is_not_repaired_but_escalated() -> None:
         (UNSURE, UNSURER, "small"),
         (UNSURER, UNSURE, "large"),
         (UNSURE, UNSURE, "large"),
+        (UNSURE, overloaded(), "small"),
+        (UNSURE, errors.ModelAccessError("The key is refused."), "small"),
+        (UNSURE, errors.RefusedError("No."), "small"),
     ],
 )
-def test_the_best_of_several_weak_answers_is_used(small: str, large: str, winner: str) -> None:
-    result = ask_tiers(small=[small], large=[large])
+def test_the_best_of_several_weak_answers_is_used(small: str, large: Line, winner: str) -> None:
+    """This is also the only one if the larger tier fails."""
+    model, requests, _ = ask_tiers(small=[small], large=[large])
 
-    assert result.answer.model == winner
-    assert result.requests == {SMALL: 1, LARGE: 1}
-
-
-@pytest.mark.parametrize(
-    "failure",
-    [overloaded(), errors.ModelAccessError("The key is refused."), errors.RefusedError("No.")],
-)
-def test_a_weak_answer_is_used_if_the_larger_tier_fails(failure: errors.ModelError) -> None:
-    assert ask_tiers(small=[UNSURE], large=[failure]).answer.model == "small"
+    assert (model, requests) == (winner, {SMALL: 1, LARGE: 1})
 
 
 @pytest.mark.parametrize("failure", [overloaded(), errors.ModelAccessError("The key is refused.")])
@@ -144,16 +111,15 @@ def test_a_provider_error_escalates_to_the_next_tier(
     """As with a fallback, this does not depend on whether weak answers are escalated."""
     policy = RoutingSettings(cascade=cascade)
 
-    result = ask_tiers(policy=policy, small=[failure], medium=[GOOD], large=[])
+    model, _, routes = ask_tiers(policy=policy, small=[failure], medium=[GOOD], large=[])
 
-    assert result.answer.model == "medium"
-    assert result.routes[1] == Route(tier=MEDIUM, escalated=True, is_compared=True)
+    assert (model, routes[1]) == ("medium", Route(tier=MEDIUM, escalated=True, is_compared=True))
 
 
 def test_without_escalation_weak_answers_are_used_and_invalid_ones_fail() -> None:
     policy = RoutingSettings(cascade=False)
 
-    assert ask_tiers(policy=policy, small=[UNSURE], large=[]).answer.model == "small"
+    assert ask_tiers(policy=policy, small=[UNSURE], large=[])[0] == "small"
     with pytest.raises(errors.InvalidAnswerError):
         ask_tiers(policy=policy, small=[INVALID, INVALID], large=[])
 
@@ -192,13 +158,6 @@ def test_without_an_answer_the_most_recoverable_error_is_raised(
         ask_tiers(small=small, large=large)
 
 
-def test_a_model_without_tiers_is_asked_once() -> None:
-    model = ScriptedModel([UNSURE])
-
-    assert ask(question(model, EASY, TEXT)).model == "script-1"
-    assert model.requests[0].route is None
-
-
 def test_tiers_as_a_plain_model_escalate_only_errors() -> None:
     """Used as a plain model, the tiers are selected by complexity."""
     model, models = tiered(small=[overloaded()], medium=[GOOD], large=[])
@@ -219,8 +178,3 @@ def test_a_prompt_that_fits_the_profile_fits_every_tier() -> None:
 
     assert (profile.model, profile.max_output_tokens) == ("large", 1_024)
     assert profile.context_tokens - profile.max_output_tokens == 5_000
-
-
-def test_a_cascade_without_tiers_is_rejected() -> None:
-    with pytest.raises(errors.ConfigurationError):
-        Tiered({}, RoutingSettings(), lambda *_: None)

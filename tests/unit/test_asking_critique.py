@@ -47,6 +47,7 @@ def outcome_of(result: AssessedAnswer) -> CritiqueOutcome:
 
 
 def test_an_answer_without_a_violation_is_not_revised() -> None:
+    """Text and answer are between markers that they do not contain."""
     result, before, model = examined(FINE)
 
     (request,) = model.requests
@@ -57,15 +58,12 @@ def test_an_answer_without_a_violation_is_not_revised() -> None:
     assert TEXT.strip() in request.user
     assert "A harbour." in request.user
     assert "start_char" not in request.user
-
-
-def test_text_and_answer_are_between_markers_that_they_do_not_contain() -> None:
-    _, _, model = examined(FINE)
-    (request,) = model.requests
     mark = request.user.split("the mark ")[1].split(",")[0]
-
     assert request.user.count(f"\n{mark}") == 3
     assert mark not in TEXT + DRAFT
+    repaired, _, asked_twice = examined("no JSON", FINE)
+    assert outcome_of(repaired) is CritiqueOutcome.PASSED
+    assert [one.task.stage for one in asked_twice.requests] == [Stage.CRITIQUE, Stage.REPAIR]
 
 
 def test_an_objection_causes_one_revision_which_is_grounded() -> None:
@@ -102,7 +100,12 @@ def test_an_objection_causes_one_revision_which_is_grounded() -> None:
 def test_the_original_is_kept_if_the_revision_fails_or_is_worse(
     revision: list[Line], reason: str
 ) -> None:
+    """An answer without quotes would count as perfectly grounded, but is worse than one with."""
+    options = replace(OPTIONS, labels=("a", "b"))
+    task = replace(TASK, analysis_type=AnalysisType.CLASSIFICATION, options=options)
+
     result, before, _ = examined(OBJECTED, *revision)
+    label, quoted, _ = examined(OBJECTED, a_label("a", quote=None), task=task, draft=a_label("a"))
 
     assert (result.answer, outcome_of(result)) == (before, CritiqueOutcome.KEPT)
     assert result.critique is not None
@@ -110,17 +113,7 @@ def test_the_original_is_kept_if_the_revision_fails_or_is_worse(
     assert [violation["problem"] for violation in result.critique.violations] == [
         "It does not say when."
     ]
-
-
-def test_a_revision_must_not_drop_all_evidence() -> None:
-    """An answer without quotes would count as perfectly grounded."""
-    options = replace(OPTIONS, labels=("a", "b"))
-    task = replace(TASK, analysis_type=AnalysisType.CLASSIFICATION, options=options)
-
-    bare = a_label("a", quote=None)
-    result, before, _ = examined(OBJECTED, bare, task=task, draft=a_label("a"))
-
-    assert (result.answer, outcome_of(result)) == (before, CritiqueOutcome.KEPT)
+    assert (label.answer, outcome_of(label)) == (quoted, CritiqueOutcome.KEPT)
 
 
 @pytest.mark.parametrize(
@@ -173,13 +166,6 @@ def test_the_answer_is_kept_if_the_critique_fails(script: list[Line]) -> None:
     assert result.critique is not None
     assert result.critique.reason
     assert len(model.requests) == len(script)
-
-
-def test_an_invalid_critique_is_repaired_once() -> None:
-    result, _, model = examined("no JSON", FINE)
-
-    assert outcome_of(result) is CritiqueOutcome.PASSED
-    assert [request.task.stage for request in model.requests] == [Stage.CRITIQUE, Stage.REPAIR]
 
 
 @pytest.mark.parametrize("before", [[], [OBJECTED]])
@@ -237,29 +223,28 @@ def test_objections_and_missing_critiques_need_review(script: list[Line], *, dou
 
 
 @pytest.mark.parametrize(
-    ("agreement", "provider", "review"),
-    [(None, "openai", True), (0.2, "openai", False), (None, "extractive", False)],
+    ("options", "answer", "review"),
+    [
+        # A single remaining sample.
+        (AnalysisOptions(votes=5), {"agreement": None}, True),
+        (AnalysisOptions(votes=5), {"agreement": 0.2}, False),
+        (AnalysisOptions(votes=5), {"agreement": None, "provider": "extractive"}, False),
+        (AnalysisOptions(votes=1), {"agreement": None}, False),
+        # A confidence below the threshold of the user.
+        (AnalysisOptions(), {"confidence": 0.2}, False),
+        (AnalysisOptions(confidence_threshold=0.1), {"confidence": 0.2}, False),
+        (AnalysisOptions(confidence_threshold=1.0), {"confidence": 0.2}, True),
+    ],
 )
-def test_a_single_remaining_sample_needs_review(
-    agreement: float | None, provider: str, *, review: bool
+def test_few_samples_and_a_low_confidence_need_review(
+    options: AnalysisOptions, answer: dict[str, object], *, review: bool
 ) -> None:
     _, before, _ = examined(FINE)
-    answer = replace(before, agreement=agreement, provider=provider)
+    known = replace(before, **{"provider": "openai", **answer})  # type: ignore[arg-type]  # of the test
 
-    result = AssessedAnswer(answer=answer)
+    result = AssessedAnswer(answer=known)
 
-    assert bool(reasons(result, replace(TASK, options=AnalysisOptions(votes=5)))) is review
-    assert not reasons(result, replace(TASK, options=AnalysisOptions(votes=1)))
-
-
-@pytest.mark.parametrize(("threshold", "review"), [(None, False), (0.1, False), (1.0, True)])
-def test_a_low_confidence_needs_review_only_below_the_threshold_of_the_user(
-    threshold: float | None, *, review: bool
-) -> None:
-    _, before, _ = examined(FINE)
-    task = replace(TASK, options=AnalysisOptions(confidence_threshold=threshold))
-
-    assert bool(reasons(AssessedAnswer(answer=replace(before, confidence=0.2)), task)) is review
+    assert bool(reasons(result, replace(TASK, options=options))) is review
 
 
 def test_the_reason_for_a_review_names_the_ungrounded_parts() -> None:
@@ -267,18 +252,23 @@ def test_the_reason_for_a_review_names_the_ungrounded_parts() -> None:
     lost: list[JsonValue] = [
         {"finding": "a", "quote": "b", "grounded": number == 0} for number in range(3)
     ]
-    unsure = replace(before, output={**before.output, "key_findings": lost}, quality=0.333)
     other: list[JsonValue] = [
         {"item": f"item {number}", "quote": "c", "grounded": True, "value_in_quote": False}
         for number in range(7)
     ]
-    outside = replace(before, output={**before.output, "key_findings": other})
 
-    said = "2 of 3 quotes are not in the text: “b”."
-    assert reasons(AssessedAnswer(answer=unsure), TASK) == said
-    assert reasons(AssessedAnswer(answer=outside), TASK) == (
-        "Values that are not in their quotes: item 0, item 1, item 2, item 3, item 4 and 2 more."
-    )
+    said = [
+        reasons(AssessedAnswer(answer=replace(before, output=output, quality=quality)), TASK)
+        for output, quality in (
+            ({**before.output, "key_findings": lost}, 0.333),
+            ({**before.output, "key_findings": other}, before.quality),
+        )
+    ]
+
+    assert said == [
+        "2 of 3 quotes are not in the text: “b”.",
+        "Values that are not in their quotes: item 0, item 1, item 2, item 3, item 4 and 2 more.",
+    ]
 
 
 def test_answers_merged_by_rule_report_that_they_had_no_critique() -> None:

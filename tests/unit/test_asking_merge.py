@@ -70,21 +70,13 @@ def spans(answer: Answer) -> list[tuple[object, object, object]]:
     ]
 
 
-def test_a_single_answer_needs_no_synthesis() -> None:
-    model, only = ScriptedModel([]), an_answer(3)
-
-    synthesis = synthesizer(model).synthesize([only])
-
-    assert synthesis.answer is only
-    assert synthesis.error is None
-    assert model.requests == []
-
-
 def test_a_synthesis_keeps_the_spans_of_the_chunks() -> None:
-    """A quote that occurs repeatedly keeps the place where the chunk found it."""
+    """A quote that occurs repeatedly keeps its place; a single answer needs no synthesis."""
     model = ScriptedModel([a_summary("of the document", "number 7")])
     chunks = [an_answer(5, "of the document"), an_answer(7, "number 7")]
 
+    single = synthesizer(model).synthesize(chunks[:1])
+    assert (single.answer, single.error, model.requests) == (chunks[0], None, [])
     synthesis = synthesizer(model).synthesize(chunks)
 
     assert spans(synthesis.answer) == [span for chunk in chunks for span in spans(chunk)]
@@ -114,6 +106,7 @@ def test_answers_that_exceed_the_context_are_merged_in_levels() -> None:
     "script", [["no JSON", "still none"], [errors.ContextTooLongError("too long")]]
 )
 def test_answers_are_merged_by_rule_if_the_synthesis_fails(script: list[Line]) -> None:
+    """If time or the user can resolve the error, the job waits instead."""
     chunks = [an_answer(5), replace(an_answer(7), quality=0.5, repaired=True)]
 
     synthesis = synthesizer(ScriptedModel(script)).synthesize(chunks)
@@ -121,29 +114,28 @@ def test_answers_are_merged_by_rule_if_the_synthesis_fails(script: list[Line]) -
     assert synthesis.error is not None
     assert spans(synthesis.answer) == [span for chunk in chunks for span in spans(chunk)]
     assert (synthesis.answer.quality, synthesis.answer.repaired) == (0.6, True)
-
-
-@pytest.mark.parametrize(
-    "error", [errors.RateLimitedError("busy"), errors.ModelAccessError("no key")]
-)
-def test_errors_that_time_or_the_user_can_resolve_are_raised(error: errors.ChordwiseError) -> None:
-    """The job waits instead of finishing with a worse answer."""
-    with pytest.raises(type(error)):
-        synthesizer(ScriptedModel([error])).synthesize([an_answer(1), an_answer(2)])
+    for error in (errors.RateLimitedError("busy"), errors.ModelAccessError("no key")):
+        with pytest.raises(type(error)):
+            synthesizer(ScriptedModel([error])).synthesize(chunks)
 
 
 def test_the_budget_leaves_room_for_prompt_and_answer() -> None:
+    """Half of a medium context is left free; without room, the settings are wrong."""
     model = ScriptedModel([], profile=small(2_000))
 
     budget = text_budget(model, TASK, chunk_tokens=100_000).max_tokens
 
-    longest = "word " * int(budget / 5 * 4)
-    request = request_for(model, replace(TASK, text=longest))
+    longest = words(budget)
     assert tokens.estimate(longest) <= budget
-    assert tokens.estimate(request.system + request.user) + request.max_output_tokens <= 2_000
+    assert needed(request_for(model, replace(TASK, text=longest))) <= 2_000
     assert text_budget(model, TASK, chunk_tokens=80).max_tokens == 80
     task = replace(TASK, options=replace(TASK.options, chunk_tokens=60))
     assert text_budget(model, task, chunk_tokens=80).max_tokens == 60
+    medium = text_budget(ScriptedModel([], profile=small(16_384)), TASK, None).max_tokens
+    assert 5_000 < medium < 16_384 / 2
+    with pytest.raises(errors.ConfigurationError, match="script-1") as caught:
+        text_budget(ScriptedModel([], profile=small(700)), TASK, chunk_tokens=100)
+    assert "max_output_tokens" in caught.value.hint
 
 
 VALUES = json_values.as_object({"type": "object", "properties": {"fee": {"type": "number"}}})
@@ -171,21 +163,6 @@ def test_the_size_of_a_chunk_depends_on_the_context_and_the_answer(
 
     assert text_budget(model, task, None).max_tokens == size
     assert text_budget(model, task, 700).max_tokens == 700
-
-
-def test_half_of_a_medium_context_is_left_free() -> None:
-    budget = text_budget(ScriptedModel([], profile=small(16_384)), TASK, None).max_tokens
-
-    assert 5_000 < budget < 16_384 / 2
-
-
-def test_a_contract_of_four_pages_is_read_as_a_whole() -> None:
-    text = "The Provider delivers the goods, and the Customer pays the fee. " * 188
-    options = AnalysisOptions(instructions="parties, fee, term")
-    task = replace(TASK, analysis_type=AnalysisType.EXTRACTION, options=options, text="")
-
-    assert 12_000 < len(text) < 12_100
-    assert len(split(text, *text_budget(ScriptedModel([]), task, None))) == 1
 
 
 @pytest.mark.parametrize("limit", [1_000, 3_000])
@@ -216,25 +193,25 @@ NAMES: json_values.JsonObject = {
 
 
 def test_only_the_records_of_a_text_need_small_chunks() -> None:
-    """In prose few sentences have a row, however short the smallest row is."""
-    options = AnalysisOptions(schema=NAMES)
-    task = replace(TASK, analysis_type=AnalysisType.EXTRACTION, options=options)
-    budget = text_budget(ScriptedModel([], profile=small(32_768, 2_048)), task, None)
+    """In prose few sentences have a row, however short the smallest row is.
+
+    A contract of four pages, asked for single values, is one chunk.
+    """
+    task = replace(TASK, analysis_type=AnalysisType.EXTRACTION)
+    rows = replace(task, options=AnalysisOptions(schema=NAMES))
+    budget = text_budget(ScriptedModel([], profile=small(32_768, 2_048)), rows, None)
     prose = f"{PROSE}\n\n" * 200
     table = "".join(f"{number} | Part-{number}\n" for number in range(600))
+    contract = "The Provider delivers the goods, and the Customer pays the fee. " * 188
+    values = replace(task, options=AnalysisOptions(instructions="parties, fee, term"))
 
     sizes = [len(split(text, *budget)) for text in (prose, table, f"{prose}{table}\n{prose}")]
 
     assert sizes[0] <= tokens.estimate(prose) / 2_500
     assert 600 * 40 / 2_048 <= sizes[1] <= 600 * 50 / 2_048
     assert abs(sizes[2] - 2 * sizes[0] - sizes[1]) <= 1
-
-
-def test_a_context_without_room_for_text_is_a_configuration_error() -> None:
-    with pytest.raises(errors.ConfigurationError, match="script-1") as caught:
-        text_budget(ScriptedModel([], profile=small(700)), TASK, chunk_tokens=100)
-
-    assert "max_output_tokens" in caught.value.hint
+    assert 12_000 < len(contract) < 12_100
+    assert len(split(contract, *text_budget(ScriptedModel([]), values, None))) == 1
 
 
 @given(
@@ -273,11 +250,6 @@ def test_delays_grow_to_a_limit_and_respect_retry_after(
 
 CONTEXT = 2_000
 WRONG = errors.InvalidAnswerError("“main_topic” is missing; " * 100)
-TYPES = pytest.mark.parametrize("analysis_type", list(AnalysisType))
-
-
-def a_model(context_tokens: int = CONTEXT) -> ScriptedModel:
-    return ScriptedModel([], profile=small(context_tokens))
 
 
 def words(budget: float) -> str:
@@ -289,15 +261,9 @@ def needed(request: CompletionRequest) -> int:
     return tokens.estimate(request.system + request.user) + request.max_output_tokens
 
 
-def a_chunk_answer(number: int) -> Answer:
-    text = f"{number}. The harbour was rebuilt."
-    model = ScriptedModel([a_summary("rebuilt", topic=f"Chunk {number}.")])
-    return ask(question(model, replace(a_task(AnalysisType.SUMMARY), text=text), text))
-
-
 @given(st.text(min_size=1, max_size=5_000))
 def test_the_remark_of_a_repair_fits_into_its_budget(problems: str) -> None:
-    model = a_model()
+    model = ScriptedModel([], profile=small(CONTEXT))
     request = request_for(model, a_task(AnalysisType.SUMMARY))
 
     again = with_problems(request, errors.InvalidAnswerError(problems), model.profile)
@@ -307,34 +273,29 @@ def test_the_remark_of_a_repair_fits_into_its_budget(problems: str) -> None:
     assert problems[:50] in remark
 
 
-@TYPES
+@pytest.mark.parametrize("analysis_type", list(AnalysisType))
 def test_the_longest_text_leaves_room_for_a_repair(analysis_type: AnalysisType) -> None:
-    model, task = a_model(), a_task(analysis_type)
+    """This holds for the answer, for its critique and for its revision."""
+    model, task = ScriptedModel([], profile=small(CONTEXT)), a_task(analysis_type)
+    wide = ScriptedModel([], profile=small(4_000))
     budget = text_budget(model, task, chunk_tokens=100_000).max_tokens
+    uncritical = text_budget(wide, task, chunk_tokens=100_000).max_tokens
+    critical = replace(task, options=AnalysisOptions(critique=True))
+    critical_budget = text_budget(wide, critical, chunk_tokens=100_000).max_tokens
+    draft = json_values.as_object({"main_topic": words(150 - 20)})
+    problem = json_values.as_object({"principle": "p", "path": "/a", "problem": "It is wrong."})
+    about = replace(critical, text=words(critical_budget), draft=draft)
     request = request_for(model, replace(task, text=words(budget)))
+    critique = request_for(wide, replace(about, stage=Stage.CRITIQUE))
+    revision = request_for(wide, replace(about, stage=Stage.REVISE, violations=(problem,)))
 
     again = with_problems(request, WRONG, model.profile)
+    repairs = [with_problems(other, WRONG, wide.profile) for other in (critique, revision)]
 
     assert needed(request) < needed(again) <= CONTEXT
     assert again.max_output_tokens == 300
-
-
-@TYPES
-def test_the_critique_of_an_answer_leaves_room_for_its_repair(analysis_type: AnalysisType) -> None:
-    context = 4_000
-    model, task = a_model(context), a_task(analysis_type, options=AnalysisOptions(critique=True))
-    budget = text_budget(model, task, chunk_tokens=100_000).max_tokens
-    draft = json_values.as_object({"main_topic": words(150 - 20)})
-    problem = json_values.as_object({"principle": "p", "path": "/a", "problem": "It is wrong."})
-    about = replace(task, text=words(budget), draft=draft)
-    uncritical = text_budget(model, a_task(analysis_type), chunk_tokens=100_000).max_tokens
-    assert budget < uncritical
-    critique = request_for(model, replace(about, stage=Stage.CRITIQUE))
-    revision = request_for(model, replace(about, stage=Stage.REVISE, violations=(problem,)))
-
-    repairs = [with_problems(request, WRONG, model.profile) for request in (critique, revision)]
-
-    assert all(needed(request) <= context for request in repairs)
+    assert critical_budget < uncritical
+    assert all(needed(repair) <= 4_000 for repair in repairs)
 
 
 def test_a_raised_limit_leaves_room_for_the_remark_of_a_repair() -> None:
@@ -356,10 +317,14 @@ def test_a_raised_limit_leaves_room_for_the_remark_of_a_repair() -> None:
 def test_a_synthesis_leaves_room_for_its_repair() -> None:
     """Two answers are the minimum and are sent even if they do not fit."""
     model = ScriptedModel([a_summary("rebuilt")], profile=small(CONTEXT), repeat_last=True)
-    task = a_task(AnalysisType.SUMMARY)
-    synthesizer = Synthesizer(document=question(model, task, "It was rebuilt."))
+    document = question(model, a_task(AnalysisType.SUMMARY), "It was rebuilt.")
+    short = an_answer(0)
+    answers = [
+        replace(short, output={**short.output, "main_topic": f"Chunk {number}."})
+        for number in range(60)
+    ]
 
-    synthesizer.synthesize([a_chunk_answer(number) for number in range(60)])
+    Synthesizer(document=document).synthesize(answers)
 
     joining = [request for request in model.requests if len(request.task.answers) > 2]
     repairs = [with_problems(request, WRONG, model.profile) for request in joining]

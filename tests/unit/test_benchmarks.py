@@ -103,10 +103,10 @@ def test_examples_in_the_prompt_improve_the_labels(tmp_path: Path) -> None:
     documents = learned_examples.documents_in(tmp_path)
     without, with_some = learned_examples.measured("notes", documents, (0, 20))
 
-    assert without.share.count == with_some.share.count == len(rows)
-    assert without.share.value < 0.9
-    assert with_some.share.value > 0.9
-    assert with_some.prompt_tokens > without.prompt_tokens
+    assert without[0].count == with_some[0].count == len(rows)
+    assert without[0].value < 0.9
+    assert with_some[0].value > 0.9
+    assert with_some[1] > without[1]
     assert "| `notes` | 20 | 60 | 1.00 | 0.94 to 1.00 |" in learned_examples.table([with_some])
 
 

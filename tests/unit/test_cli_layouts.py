@@ -11,7 +11,7 @@ import pytest
 from rich.text import Text
 
 from chordwise.cli.commands.evaluate import _by_label
-from chordwise.cli.commands.quote import in_brief
+from chordwise.cli.commands.quote import _table
 from chordwise.cli.commands.runs import job_table
 from chordwise.cli.commands.schedules import _next, past_table, table
 from chordwise.domain.analysis_tasks import AnalysisType
@@ -190,13 +190,14 @@ def test_the_history_of_schedules_is_not_truncated() -> None:
 
 def test_numbers_of_a_quote_are_not_truncated() -> None:
     """The bounds are below each other if they do not fit side by side."""
-    narrow = shown(*in_brief(a_quote()), width=NARROW)
+    narrow = shown(_table(a_quote(), are_all_shown=False), width=NARROW)
 
     assert columns(narrow)[0] == "classification"
     assert columns(narrow)[1] == "anthropic/claude-sonnet-4-5-20250929"
     assert "$2,345.67  $1,234.50–" in narrow
     assert "$12,345.67" in narrow
-    assert "$1,234.50–$12,345.67" in shown(*in_brief(a_quote()), width=WIDE)
+    wide = shown(_table(a_quote(), are_all_shown=False), width=WIDE)
+    assert "$1,234.50–$12,345.67" in wide
 
 
 def test_truncated_cells_of_a_table_end_with_an_ellipsis() -> None:
@@ -260,9 +261,7 @@ def an_extraction(number: int, *values: str | None) -> Row:
         {"item": f"field {index}", "value": value} for index, value in enumerate(values)
     ]
     result = a_result(
-        AnalysisType.EXTRACTION,
-        {"fields": fields},
-        source=f"/files/{'agreement-' * 5}{number}.txt",
+        AnalysisType.EXTRACTION, {"fields": fields}, source=f"/files/{'agreement-' * 5}{number}.txt"
     )
     return {**result, "document_id": uuid.UUID(int=number), "job_id": uuid.UUID(int=number)}
 

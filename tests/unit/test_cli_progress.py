@@ -56,50 +56,38 @@ def test_the_remaining_time_follows_from_the_open_chunks_and_the_speed(
 
 
 def test_the_speed_is_measured_anew_after_a_retry() -> None:
-    """A retry reopens documents that were done; the speed is never negative."""
+    """A retry reopens documents that were done; the speed is never negative.
+
+    An unsplit document counts with the average number of chunks: five of ten documents have eighty.
+    """
     pace = Pace()
     for moment, done in ((0.0, 40), (10.0, 90), (20.0, 50)):
         pace.record(moment, a_progress(done))
+    progress = replace(a_progress(40, chunks=80), jobs=JobCounts(documents=10, total=10, unsplit=5))
 
     assert pace.documents_per_minute() is None
     pace.record(25.0, a_progress(60))
     assert pace.documents_per_minute() == 12.0
-
-
-def test_an_unsplit_document_counts_with_the_average_number_of_chunks() -> None:
-    """Five of ten documents have eighty chunks, so the other five count as eighty more."""
-    progress = replace(a_progress(40, chunks=80), jobs=JobCounts(documents=10, total=10, unsplit=5))
-
     assert progress.chunks_open == 40 + 80
 
 
 def test_a_log_gets_the_first_line_the_last_line_and_one_every_five_seconds() -> None:
+    """A line says why the last call failed; the last one does not."""
     said: list[str] = []
     times: Iterator[float] = iter([10.0, 10.0, 11.0, 12.0, 15.5, 15.5, 16.0])
     lines = ProgressLines(said.append, lambda: next(times))
-
-    for done in (10, 20, 30, 40):
-        lines.progress(a_progress(done), Pace())
-    lines.progress(a_progress(100, status=RunStatus.FINISHED), Pace())
-
-    assert [line.split(" · ")[1] for line in said] == [
-        "10/100 chunks",
-        "40/100 chunks",
-        "100/100 chunks",
-    ]
-    assert said[-1] == "10/10 documents · 100/100 chunks · 100 calls · 100k tokens · $1.00"
-
-
-def test_a_log_reports_why_calls_fail() -> None:
-    said: list[str] = []
-    lines = ProgressLines(said.append, iter(range(0, 100, 10)).__next__)
     trouble = "127.0.0.1 cannot be reached."
 
-    lines.progress(replace(a_progress(10), last_error=trouble), Pace())
-    lines.progress(replace(a_progress(100, status=RunStatus.FINISHED), last_error=trouble), Pace())
+    for done in (10, 20, 30, 40):
+        lines.progress(replace(a_progress(done), last_error=trouble), Pace())
+    end = replace(a_progress(100, status=RunStatus.FINISHED), last_error=trouble)
+    lines.progress(end, Pace())
 
-    assert said[0].endswith(f"the last call failed: {trouble}")
-    assert trouble not in said[1]
+    assert [line.split(" · ")[1] for line in said] == [
+        *("10/100 chunks", "40/100 chunks", "100/100 chunks")
+    ]
+    assert all(line.endswith(f"the last call failed: {trouble}") for line in said[:2])
+    assert said[-1] == "10/10 documents · 100/100 chunks · 100 calls · 100k tokens · $1.00"
 
 
 def test_bars_are_updated_by_the_intake_and_the_progress() -> None:
@@ -113,9 +101,12 @@ def test_bars_are_updated_by_the_intake_and_the_progress() -> None:
 
 
 def test_following_logs_starts_at_their_end(tmp_path: Path) -> None:
-    """Partial lines are held back until they are complete; new files are included."""
+    """Partial lines are held back until they are complete; new files are included.
+
+    A log that was rotated is read from its beginning.
+    """
     worker = tmp_path / "worker.log"
-    worker.write_text("yesterday\n", "utf-8")
+    worker.write_text("a long line of yesterday\n", "utf-8")
     said: list[str] = []
     logs = LogLines(tmp_path, said.append, "worker", "scheduler")
 
@@ -127,21 +118,12 @@ def test_following_logs_starts_at_their_end(tmp_path: Path) -> None:
     with worker.open("a", encoding="utf-8") as log:
         log.write(" done\n")
     logs.forward()
+    worker.write_text("new\n", "utf-8")
+    logs.forward()
 
     assert [line.split() for line in said] == [
         ["scheduler", "started"],
         ["worker", "today"],
         ["worker", "half", "done"],
+        ["worker", "new"],
     ]
-
-
-def test_a_log_that_was_rotated_is_read_from_its_beginning(tmp_path: Path) -> None:
-    log = tmp_path / "worker.log"
-    log.write_text("a long line that was there before\n", "utf-8")
-    said: list[str] = []
-    logs = LogLines(tmp_path, said.append)
-
-    log.write_text("new\n", "utf-8")
-    logs.forward()
-
-    assert [line.split() for line in said] == [["worker", "new"]]

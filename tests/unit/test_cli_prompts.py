@@ -71,7 +71,7 @@ def test_the_output_of_show_is_a_valid_template_file(
 
 
 def test_a_prompt_is_rendered_for_a_document(tmp_path: Path) -> None:
-    """It includes the options of a profile; no service is started."""
+    """It includes the options of a profile or the labels of a pack; no service is started."""
     (tmp_path / "bill.txt").write_text("Please pay $instructions.", "utf-8")
 
     shown = output_of(
@@ -81,6 +81,9 @@ def test_a_prompt_is_rendered_for_a_document(tmp_path: Path) -> None:
     assert "one of these labels: invoice, reminder" in shown
     assert "Please pay $instructions." in shown
     assert run(["prompts", "render", "summary.synthesize", "bill.txt"]) == ExitCode.USAGE
+    packed = output_of("prompts", "render", "classification.analyze", "--pack", "legal").out
+    assert all(label in packed for label in packs.named("legal").labels)
+    assert run(["prompts", "render", "summary.analyze", "--pack", "no"]) == ExitCode.USAGE
 
 
 def test_a_template_is_compared_with_the_newest_released_one() -> None:
@@ -119,13 +122,6 @@ def test_an_invalid_template_is_rejected(
 def test_a_missing_template_is_named_in_the_error() -> None:
     printed = output_of("prompts", "show", "summary.analyze@none", code=ExitCode.USAGE).err
     assert "prompts list" in printed
-
-
-def test_a_prompt_is_rendered_with_the_labels_of_a_pack() -> None:
-    shown = output_of("prompts", "render", "classification.analyze", "--pack", "legal").out
-
-    assert all(label in shown for label in packs.named("legal").labels)
-    assert run(["prompts", "render", "summary.analyze", "--pack", "no"]) == ExitCode.USAGE
 
 
 def test_an_invalid_template_does_not_hide_the_others(

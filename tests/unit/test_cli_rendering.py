@@ -183,26 +183,19 @@ def test_an_answer_with_another_structure_is_shown(analysis_type: str, output: J
 
 
 def test_an_extraction_by_schema_is_shown_as_json() -> None:
-    """The data is shown whole or truncated, followed by its evidence."""
+    """The data is shown whole or truncated, followed by its evidence, of which a note is left."""
     evidence: JsonValue = [{"path": "/total", "confidence": 7, **SPAN}]
+    rows: JsonValue = [{"path": f"/rows/{n}", "confidence": 7, **SPAN} for n in range(5_000)]
     short: JsonObject = {"data": {"total": 5}, "evidence": evidence}
-    long: JsonObject = {"data": {"lines": ["x" * 100] * 100}, "evidence": []}
+    long: JsonObject = {"data": {"lines": ["x" * 100] * 100}, "evidence": rows}
 
     text, cut = (shown(answer(AnalysisType.EXTRACTION, output)) for output in (short, long))
 
     assert [part for part in ('"total": 5', "/total", "[4–14]") if part not in text] == []
     assert "… the first 4,000 of 10," in cut
-    assert "use --json for all" in cut
-
-
-def test_a_list_of_thousands_is_cut_with_a_note() -> None:
-    evidence: JsonValue = [{"path": f"/rows/{n}", "confidence": 7, **SPAN} for n in range(5_000)]
-
-    text = shown(answer(AnalysisType.EXTRACTION, {"data": {"rows": []}, "evidence": evidence}))
-
-    assert "/rows/199" in text
-    assert "/rows/200" not in text
-    assert "… the first 200 of 5,000; use --json for all." in text
+    assert "/rows/199" in cut
+    assert "/rows/200" not in cut
+    assert "… the first 200 of 5,000; use --json for all." in cut
 
 
 def test_ungrounded_quotes_and_values_are_marked() -> None:
@@ -227,7 +220,9 @@ def test_markup_and_escapes_of_documents_are_text() -> None:
 
 
 def test_many_results_are_shown_as_a_table() -> None:
+    """The built-in model is named wherever it answered."""
     many = [a_result(source=f"/{'folder/' * 12}{number}.txt") for number in range(11)]
+    built_in = a_result() | {"language_model": False}
 
     lines = shown(*rendered_results.render(many)).splitlines()
 
@@ -235,11 +230,6 @@ def test_many_results_are_shown_as_a_table() -> None:
     assert lines[3].startswith("…")
     assert "/2.txt" in lines[3]
     assert "The weather" in lines[3]
-
-
-def test_the_built_in_model_is_named_wherever_it_answered() -> None:
-    built_in = a_result() | {"language_model": False}
-
     assert PREVIEW in shown(*rendered_results.render([built_in]))
     assert PREVIEW in shown(*rendered_results.render([built_in] * 11))
     assert PREVIEW not in shown(*rendered_results.render([a_result()]))
@@ -255,21 +245,17 @@ def test_a_partial_result_names_the_uncovered_characters() -> None:
     assert "characters 10–20 (refused)" in text
 
 
-def test_a_text_that_no_label_fits_is_shown_without_a_label() -> None:
-    output = {**OUTPUTS[AnalysisType.CLASSIFICATION], "primary_label": None}
-    result = a_result(AnalysisType.CLASSIFICATION, output)
-
-    assert headline(AnalysisType.CLASSIFICATION, output) == "no label fits"
-    assert "no label fits" in shown(*rendered_results.render([result]))
-
-
-def test_an_extraction_on_one_line_has_each_name_once() -> None:
+def test_an_answer_on_one_line_has_each_name_once() -> None:
     said = (("names", "Ada"), ("note", None), ("names", "Bob"))
     fields: list[JsonValue] = [{"item": item, "value": value} for item, value in said]
     data: JsonObject = {"total": 5, "note": None, "paid": False, "tags": []}
+    unlabelled = {**OUTPUTS[AnalysisType.CLASSIFICATION], "primary_label": None}
+    result = a_result(AnalysisType.CLASSIFICATION, unlabelled)
 
     assert headline(AnalysisType.EXTRACTION, {"fields": fields}) == "names: Ada, Bob"
     assert headline(AnalysisType.EXTRACTION, {"data": data}) == "total: 5; paid: false"
+    assert headline(AnalysisType.CLASSIFICATION, unlabelled) == "no label fits"
+    assert "no label fits" in shown(*rendered_results.render([result]))
 
 
 def test_missing_rows_are_reported() -> None:
@@ -289,71 +275,58 @@ def test_missing_rows_are_reported() -> None:
 
 
 def test_an_account_that_does_not_balance_is_reported() -> None:
-    """The end of a run is described in one sentence."""
+    """The end of a run is described in one sentence; only one without failures is complete."""
     text = shown(*rendered_accounts.render(an_account(succeeded=2, failed=1)))
     sentence = rendered_accounts.in_words(an_account(succeeded=2, failed=1, paused=1))
+    done = an_account(succeeded=2)
 
     assert "3 found = 1 accepted ✗ does not balance" in text
     assert "3 planned = 2 succeeded + 1 failed ✓" in text
     assert sentence == "2 of 4 analyses succeeded; 1 analysis failed, 1 analysis paused."
-
-
-def test_only_a_run_without_failures_is_complete() -> None:
-    assert an_account(succeeded=2).is_complete
+    assert done.is_complete
     assert not an_account(succeeded=2, partial=1).is_complete
-    refused = {**an_account().outcomes, "unreadable": 1}
-    assert not replace(an_account(succeeded=2), outcomes=refused).is_complete
-    duplicate = {**an_account().outcomes, "duplicate": 1}
-    assert replace(an_account(succeeded=2), outcomes=duplicate).is_complete
+    assert not replace(done, outcomes={**done.outcomes, "unreadable": 1}).is_complete
+    assert replace(done, outcomes={**done.outcomes, "duplicate": 1}).is_complete
+    # The name of a run can be copied from the list, also on a narrow terminal.
+    long = replace(done, run="inbox-contracts-20261125-1032")
+    assert long.run in shown(rendered_accounts.table([long]), width=80)
 
 
 def test_equal_failures_are_grouped_by_reason() -> None:
-    """Fifty documents with the same error do not fill the screen."""
+    """Fifty documents with the same error do not fill the screen; a long hint is indented."""
     alike: Iterable[Row] = [a_failure(f"{number}.txt") for number in range(50)]
     other = a_failure("other.txt", error_message="Something else.", hint=None)
+    long = a_failure("a.gif", hint="Save it as PNG first. " * 12)
 
     text = shown(*rendered_accounts.failures([*alike, other]))
+    lines = shown(*rendered_accounts.failures([long]), width=80).splitlines()
 
     assert text.count("The model declined.") == 1
     assert "… and 47 more with the same error" in text
     assert "other.txt" in text
     assert "Something else." in text
+    assert len(lines) > 4
+    assert all(line.startswith("    ") for line in lines[1:])
 
 
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [(7, "7"), (999, "999"), (1_234, "1.23k"), (999_700, "1M"), (4.56e6, "4.56M")],
-)
-def test_large_numbers_are_shown_with_three_digits(number: int, text: str) -> None:
-    assert approximate(int(number)) == text
+def test_numbers_are_shown_with_three_digits_and_sums_with_unknown_prices_marked() -> None:
+    """An unknown price is never shown as zero, nor a share below one as 100 %."""
+    numbers = [approximate(int(number)) for number in (7, 999, 1_234, 999_700, 4.56e6)]
 
-
-def test_a_sum_with_unknown_prices_is_marked() -> None:
-    """An unknown price is never shown as zero."""
+    assert numbers == ["7", "999", "1.23k", "1M", "4.56M"]
+    assert [share(part) for part in (1, 0.99999, 0.5)] == ["100 %", "99.9 %", "50.0 %"]
     assert money(Decimal(0), 0, 0) == "$0.00"
     assert money(Decimal("0.0123"), 0, 4) == "$0.0123"
     assert money(Decimal("0.000045"), 0, 1) == "under $0.0001"
-    assert [dollars(Decimal(amount)) for amount in ("-0.46", "-1234.5")] == [
-        "-$0.4600",
-        "-$1,234.50",
-    ]
+    assert (dollars(Decimal("-0.46")), dollars(Decimal("-1234.5"))) == ("-$0.4600", "-$1,234.50")
     assert money(Decimal("12.5"), 2, 4) == "$12.50 and 2 calls of unknown cost"
     assert money(Decimal(0), 4, 4) == money(Decimal(0), 3, 4) == "cost unknown"
 
 
-def test_a_share_below_one_is_never_shown_as_100_percent() -> None:
-    assert share(1) == "100 %"
-    assert share(0.99999) == "99.9 %"
-    assert share(0.5) == "50.0 %"
-
-
 def test_agreement_and_unresolved_objections_are_shown() -> None:
     """The outcome of a critique is shown, and unresolved objections in full."""
-    violation: JsonObject = {
-        "path": "/main_topic",
-        "problem": "Too [b]short[/b].",
-        "principle": "p",
-    }
+    problem = "Too [b]short[/b]."
+    violation: JsonObject = {"path": "/main_topic", "problem": problem, "principle": "p"}
     kept: JsonObject = {"outcome": "kept", "reason": "It declined.", "violations": [violation]}
     result = a_result() | {"agreement": 0.6, "critique": kept}
     revised = result | {"critique": {**kept, "outcome": "revised"}}
@@ -366,23 +339,6 @@ def test_agreement_and_unresolved_objections_are_shown() -> None:
     assert "Critique" not in shown(*rendered_results.render([revised]))
     assert "critique revised" in shown(*rendered_results.render([revised]))
     assert "agreement" not in shown(*rendered_results.render([a_result()]))
-
-
-def test_the_name_of_a_run_is_not_wrapped() -> None:
-    """It can be copied from the list, also on a narrow terminal."""
-    account = replace(an_account(succeeded=1), run="inbox-contracts-20261125-1032")
-
-    assert account.run in shown(rendered_accounts.table([account]), width=80)
-
-
-def test_a_long_hint_is_wrapped_with_indentation() -> None:
-    """Continuation lines do not start in the column of the failures."""
-    failure = a_failure("a.gif", hint="Save it as PNG first. " * 12)
-
-    lines = shown(*rendered_accounts.failures([failure]), width=80).splitlines()
-
-    assert len(lines) > 4
-    assert all(line.startswith("    ") for line in lines[1:])
 
 
 INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")

@@ -26,23 +26,20 @@ def of_flags(profile: str = "", settings: Settings | None = None, **flags: objec
 
 
 def test_options_are_converted_to_entries_of_a_profile(tmp_path: Path) -> None:
-    """Repeated types count once and keep their order; columns, schema and labels are included."""
+    """Repeated types and labels count once and keep their order."""
     file = tmp_path / "schema.json"
     file.write_text(SCHEMA, "utf-8")
     twice = [AnalysisType.SENTIMENT, AnalysisType.SUMMARY, AnalysisType.SENTIMENT]
 
+    labelled, structured = of_flags(labels=" invoice, letter,,invoice "), of_flags(schema_file=file)
+
     assert of_flags(types=twice).types == (AnalysisType.SENTIMENT, AnalysisType.SUMMARY)
     rows = of_flags(text_column="review", id_column="id")
     assert rows.columns == Columns(text="review", identity="id")
-    assert of_flags(schema_file=file).types == (AnalysisType.EXTRACTION,)
-    assert of_flags(schema_file=file).analysis.schema == json.loads(SCHEMA)
-
-
-def test_labels_are_trimmed_and_distinct() -> None:
-    options = of_flags(labels=" invoice, letter,,invoice ")
-
-    assert options.types == (AnalysisType.CLASSIFICATION,)
-    assert options.analysis.labels == ("invoice", "letter")
+    assert structured.types == (AnalysisType.EXTRACTION,)
+    assert structured.analysis.schema == json.loads(SCHEMA)
+    assert labelled.types == (AnalysisType.CLASSIFICATION,)
+    assert labelled.analysis.labels == ("invoice", "letter")
 
 
 def test_options_override_the_entries_of_a_profile() -> None:
@@ -66,15 +63,6 @@ def test_options_override_the_entries_of_a_profile() -> None:
     assert unmarked.analysis.confidence_threshold == 0
     assert (changed.types, changed.model) == ((AnalysisType.SUMMARY,), "other")
     assert (changed.analysis.instructions, changed.budget_usd) == ("tone", Decimal("2.5"))
-
-
-def test_a_missing_profile_is_named_in_the_error() -> None:
-    settings = Settings(profiles={"bills": Profile()})
-
-    with pytest.raises(UsageError, match="letters") as caught:
-        of_flags("letters", settings)
-
-    assert "bills" in caught.value.hint
 
 
 def test_principles_imply_a_critique(tmp_path: Path) -> None:
@@ -147,3 +135,6 @@ def test_a_misspelled_option_is_refused() -> None:
     with pytest.raises(ValidationError, match="votes"):
         Profile(votes="many")
     assert Profile(schema={"type": "object"}, lane="batch", budget_usd=2.5).lane is Lane.BATCH
+    with pytest.raises(UsageError, match="letters") as caught:
+        of_flags("letters", Settings(profiles={"bills": Profile()}))
+    assert "bills" in caught.value.hint

@@ -47,7 +47,7 @@ def corrected_by(path: str, value: JsonValue, output: JsonObject) -> Remark:
         analysis_type=AnalysisType.EXTRACTION, output=output, confidence=0.5
     )
     entered = FeedbackInput(verdict=Verdict.CORRECTED, path=path, value=value)
-    return understand(answer, entered, AnalysisOptions(schema=SCHEMA)).remark
+    return understand(answer, entered, AnalysisOptions(schema=SCHEMA))
 
 
 def corrected(output: JsonObject, right: Mapping[str, JsonValue], **truth: object) -> Corrected:

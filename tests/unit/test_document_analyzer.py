@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -50,52 +51,41 @@ def test_a_short_text_needs_one_request() -> None:
 
 
 @pytest.mark.parametrize(
-    ("confidence", "threshold", "review"), [(7, 0.8, True), (8, 0.8, False), (1, 0.0, False)]
+    ("confidence", "threshold", "review"),
+    [(7, 0.8, True), (8, 0.8, False), (1, 0.0, False), (None, None, False), (None, 0.5, True)],
 )
-def test_low_confidence_needs_review(confidence: int, threshold: float, *, review: bool) -> None:
-    model = ScriptedModel([a_summary("rebuilt in 1856", confidence=confidence)])
+def test_low_confidence_needs_review(
+    confidence: int | None, threshold: float | None, *, review: bool
+) -> None:
+    """That of the built-in model is derived from matching words, and needs a user's threshold."""
+    summary = a_summary("rebuilt in 1856", confidence=confidence or 0)
+    scripted = DocumentAnalyzer(ScriptedModel([summary]))
     request = AnalysisRequest(text=TEXT, confidence_threshold=threshold)
 
-    assert DocumentAnalyzer(model).analyze_document(request).needs_review is review
+    analysis = (scripted if confidence else DocumentAnalyzer()).analyze_document(request)
 
-
-@pytest.mark.parametrize(("threshold", "review"), [(None, False), (0.5, True)])
-def test_built_in_confidence_needs_no_review(threshold: float | None, *, review: bool) -> None:
-    """It is derived from matching words; a threshold that the user sets applies nevertheless."""
-    request = AnalysisRequest(text=TEXT, confidence_threshold=threshold)
-
-    analysis = DocumentAnalyzer().analyze_document(request)
-
-    assert analysis.confidence < 0.5
+    assert analysis.confidence < (0.9 if confidence else 0.5)
     assert analysis.needs_review is review
     assert analysis.review_reason.startswith("The confidence") is review
 
 
-def test_values_that_are_not_mentioned_need_no_review() -> None:
-    request = AnalysisRequest(
-        text=TEXT, analysis_type=EXTRACTION, specific_instructions="passport number"
-    )
-
-    analysis = DocumentAnalyzer().analyze_document(request)
-
-    assert not analysis.needs_review
-    assert [fact.value for fact in analysis.facts] == [None]
-
-
 def test_values_without_a_quote_lower_the_quality() -> None:
+    """Values that are not mentioned need no review."""
     members: JsonObject = {"year": {"type": "integer"}, "town": {"type": "string"}}
     schema: JsonObject = {"type": "object", "properties": members}
     quoted = {"path": "/town", "quote": "Lindau", "confidence": 9}
     answer = json.dumps({"data": {"year": 1856, "town": "Lindau"}, "evidence": [quoted]})
     request = AnalysisRequest(text=TEXT, analysis_type=EXTRACTION, schema=schema)
+    passport = replace(request, schema=None, specific_instructions="passport number")
 
     analysis = DocumentAnalyzer(ScriptedModel([answer])).analyze_document(request)
+    absent = DocumentAnalyzer().analyze_document(passport)
 
     assert analysis.quality == 0.5
-    assert {fact.item: fact.doubts for fact in analysis.facts} == {
-        "year": ["no quote"],
-        "town": None,
-    }
+    doubts = {fact.item: fact.doubts for fact in analysis.facts}
+    assert doubts == {"year": ["no quote"], "town": None}
+    assert not absent.needs_review
+    assert [fact.value for fact in absent.facts] == [None]
 
 
 def test_offsets_refer_to_the_normalized_text() -> None:
@@ -127,10 +117,10 @@ def test_a_long_text_is_analyzed_in_chunks_and_synthesized() -> None:
 
 
 def test_a_failed_synthesis_is_reported() -> None:
-    def no_synthesis(request: CompletionRequest) -> str:
-        return "no JSON" if request.task.answers else quoting_the_text(request)
-
-    model = ScriptedModel([no_synthesis], repeat_last=True)
+    model = ScriptedModel(
+        [lambda request: "no JSON" if request.task.answers else quoting_the_text(request)],
+        repeat_last=True,
+    )
 
     analysis = analyzed(model, LONG)
 
@@ -139,9 +129,13 @@ def test_a_failed_synthesis_is_reported() -> None:
 
 
 def test_rows_dropped_by_a_synthesis_are_reported() -> None:
+    """A list with the maximum length of its schema is complete."""
+    schema = json.loads(json.dumps(order_rows.SCHEMA))
+    schema["properties"]["line_items"]["maxItems"] = 60
     request = AnalysisRequest(
         text=order_rows.ORDER, analysis_type=EXTRACTION, schema=order_rows.UNJOINABLE
     )
+    model = ScriptedModel([order_rows.extracting(max_rows=30)], repeat_last=True)
 
     losing, complete = (
         DocumentAnalyzer(
@@ -149,16 +143,23 @@ def test_rows_dropped_by_a_synthesis_are_reported() -> None:
         ).analyze_document(request)
         for max_rows in (30, order_rows.ROW_COUNT)
     )
+    full = DocumentAnalyzer(model, chunk_tokens=400).analyze_document(
+        replace(request, schema=schema)
+    )
 
     (missing,) = losing.missing_rows
     assert str(missing) == "30 of 600 rows of `line_items`"
     assert (losing.quality, losing.coverage) == (0.05, 0.05)
-    assert losing.is_partial
-    assert losing.needs_review
+    assert (losing.is_partial, losing.needs_review) == (True, True)
     assert (complete.quality, complete.coverage, complete.missing_rows) == (1.0, 1.0, ())
     assert not complete.is_partial
     # The parts have another kind than the whole.
     assert complete.review_reason == "The chunks of the document give different values."
+    assert [(rows.kept, rows.found, rows.max_items) for rows in full.missing_rows] == [
+        (60, order_rows.ROW_COUNT, 60)
+    ]
+    assert (full.is_partial, full.needs_review, full.coverage) == (False, False, 1.0)
+    assert not any(request.task.answers for request in model.requests)
 
 
 def test_missing_rows_are_requested_once_per_chunk() -> None:
@@ -188,8 +189,9 @@ def test_missing_rows_are_requested_once_per_chunk() -> None:
 
 
 def test_a_model_that_repeats_rows_is_asked_to_answer_without_repetition() -> None:
-    text, schema = order_rows.ORDER[:2_000], order_rows.SCHEMA
-    request = AnalysisRequest(text=text, analysis_type=EXTRACTION, schema=schema)
+    request = AnalysisRequest(
+        text=order_rows.ORDER[:2_000], analysis_type=EXTRACTION, schema=order_rows.SCHEMA
+    )
 
     def stammering(prompt: CompletionRequest) -> str:
         rows = order_rows.rows_in(prompt.task.text)
@@ -204,20 +206,6 @@ def test_a_model_that_repeats_rows_is_asked_to_answer_without_repetition() -> No
     assert "3 rows repeat the values of another one" in model.requests[1].user
     assert order_rows.rows_of(analysis.output) == order_rows.rows_in(analysis.text)
     assert (analysis.failed_checks, analysis.needs_review) == ((), False)
-
-
-def test_a_list_with_the_maximum_length_of_its_schema_is_complete() -> None:
-    schema = json.loads(json.dumps(order_rows.SCHEMA))
-    schema["properties"]["line_items"]["maxItems"] = 60
-    request = AnalysisRequest(text=order_rows.ORDER, analysis_type=EXTRACTION, schema=schema)
-    model = ScriptedModel([order_rows.extracting(max_rows=30)], repeat_last=True)
-
-    full = DocumentAnalyzer(model, chunk_tokens=400).analyze_document(request)
-
-    assert [(missing.kept, missing.max_items) for missing in full.missing_rows] == [(60, 60)]
-    assert full.missing_rows[0].found == order_rows.ROW_COUNT
-    assert (full.is_partial, full.needs_review, full.coverage) == (False, False, 1.0)
-    assert not any(request.task.answers for request in model.requests)
 
 
 def test_an_extraction_follows_the_users_schema() -> None:
@@ -244,25 +232,20 @@ def test_an_extraction_follows_the_users_schema() -> None:
     assert model.requests[0].prompt_version == "extraction.schema.analyze@1"
 
 
-def test_a_string_and_invalid_numbers_are_refused_by_name() -> None:
-    analyzer = DocumentAnalyzer()
+def test_mistakes_are_refused_by_name_before_any_request() -> None:
+    analyzer = DocumentAnalyzer(ScriptedModel([]))
 
     with pytest.raises(UsageError) as refused:
         analyzer.analyze_document("hi")  # type: ignore[arg-type]  # the mistake
     assert refused.value.hint == "Pass AnalysisRequest(text=…) or AnalysisRequest(path=…)."
-    with pytest.raises(UsageError, match="confidence_threshold: Input should be less"):
-        analyzer.analyze_document(AnalysisRequest(text="hi", confidence_threshold=7))
-    with pytest.raises(UsageError, match="votes: Input should be greater"):
-        analyzer.analyze_document(AnalysisRequest(text="hi", votes=0))
-
-
-def test_blank_texts_and_invalid_schemas_are_rejected_before_any_request() -> None:
-    analyzer = DocumentAnalyzer(ScriptedModel([]))
-
-    with pytest.raises(UsageError, match="empty"):
-        analyzer.analyze_document(AnalysisRequest(text=" \0\r\n"))
-    with pytest.raises(UsageError, match="schema"):
-        analyzer.analyze_document(AnalysisRequest(text=TEXT, schema={"type": "array"}))
+    for request, said in (
+        (AnalysisRequest(text="hi", confidence_threshold=7), "threshold: Input should be less"),
+        (AnalysisRequest(text="hi", votes=0), "votes: Input should be greater"),
+        (AnalysisRequest(text=" \0\r\n"), "empty"),
+        (AnalysisRequest(text=TEXT, schema={"type": "array"}), "schema"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            analyzer.analyze_document(request)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,10 @@ from chordwise.llm import schema_dialects
 from tests.fakes.completion_requests import a_task
 from tests.fakes.generated_answers import TEXT, a_field, grounded_answers, options_for, task_for
 
+EXTRACTION, SUMMARY, CLASSIFICATION = (
+    analysis_for(kind)
+    for kind in (AnalysisType.EXTRACTION, AnalysisType.SUMMARY, AnalysisType.CLASSIFICATION)
+)
 EVERY_TYPE = pytest.mark.parametrize("analysis_type", list(AnalysisType))
 
 
@@ -103,7 +107,7 @@ def test_a_merged_summary_covers_the_whole_document() -> None:
     """With more chunks than findings, the first and the last chunk are both represented."""
     parts = [a_summary(a_finding(f"f{n}", f"q{n}"), a_finding("g", "r")) for n in range(12)]
 
-    merged = analysis_for(AnalysisType.SUMMARY).merge(parts, AnalysisOptions())
+    merged = SUMMARY.merge(parts, AnalysisOptions())
 
     names = [finding["finding"] for finding in json_values.objects(merged["key_findings"])]
     assert len(names) == 5
@@ -117,17 +121,16 @@ def test_the_chunk_with_the_highest_confidence_supplies_the_topic() -> None:
         a_summary(a_finding("b", "b"), confidence=9, topic="clear"),
     ]
 
-    merged = analysis_for(AnalysisType.SUMMARY).merge(parts, AnalysisOptions())
+    merged = SUMMARY.merge(parts, AnalysisOptions())
 
     assert merged["main_topic"] == "clear"
     assert merged["confidence"] == 6
 
 
 def test_a_completed_summary_lists_its_evidence() -> None:
-    analysis = analysis_for(AnalysisType.SUMMARY)
     answer = a_summary(a_finding("a", "It"), a_finding("b", ""), a_finding("c", "nowhere at all"))
 
-    output = analysis.complete(grounding.ground(answer, Source(TEXT)), AnalysisOptions())
+    output = SUMMARY.complete(grounding.ground(answer, Source(TEXT)), AnalysisOptions())
 
     evidence = json_values.objects(output["evidence"])
     assert [entry["supports"] for entry in evidence] == ["/key_findings/0", "/key_findings/2"]
@@ -148,7 +151,7 @@ def test_the_chunks_vote_with_their_confidence() -> None:
     """Two uncertain chunks do not outvote a certain one, and the dissenting label is reported."""
     parts = [a_vote("news", 0.3), a_vote("news", 0.2), a_vote("law", 0.9)]
 
-    merged = analysis_for(AnalysisType.CLASSIFICATION).merge(parts, AnalysisOptions())
+    merged = CLASSIFICATION.merge(parts, AnalysisOptions())
 
     assert (merged["primary_label"], merged["secondary_label"]) == ("law", "news")
     assert merged["confidence"] == round(0.9 / 1.4 * 0.9, 3)
@@ -158,39 +161,36 @@ def test_the_chunks_vote_with_their_confidence() -> None:
 
 
 def test_chunks_with_zero_confidence_still_give_a_label() -> None:
-    merged = analysis_for(AnalysisType.CLASSIFICATION).merge(
-        [a_vote("a", 0.0), a_vote("b", 0.0, "c")], AnalysisOptions()
-    )
+    merged = CLASSIFICATION.merge([a_vote("a", 0.0), a_vote("b", 0.0, "c")], AnalysisOptions())
 
     assert merged["primary_label"] in ("a", "b")
     assert merged["confidence"] == 0
 
 
 def test_chunks_without_a_label_have_no_vote() -> None:
-    analysis, abstained = analysis_for(AnalysisType.CLASSIFICATION), a_vote(None, 0.9)
+    abstained = a_vote(None, 0.9)
 
-    merged = analysis.merge([abstained, a_vote("law", 0.4), abstained], AnalysisOptions())
-    none_fits = analysis.merge([a_vote(None, 0.2), abstained], AnalysisOptions())
+    merged = CLASSIFICATION.merge([abstained, a_vote("law", 0.4), abstained], AnalysisOptions())
+    none_fits = CLASSIFICATION.merge([a_vote(None, 0.2), abstained], AnalysisOptions())
 
     assert (merged["primary_label"], merged["confidence"]) == ("law", 0.4)
     assert (none_fits["primary_label"], none_fits["confidence"]) == (None, 0.9)
-    assert [analysis.has_findings(output) for output in (merged, none_fits)] == [True, False]
+    assert [CLASSIFICATION.has_findings(output) for output in (merged, none_fits)] == [True, False]
 
 
 def test_only_the_labels_of_the_user_are_allowed() -> None:
     """Both labels may be null, but not the primary label alone, and they must differ."""
     options = AnalysisOptions(labels=("news", "law"))
-    analysis = analysis_for(AnalysisType.CLASSIFICATION)
-    schema = analysis.schema(options)
+    schema = CLASSIFICATION.schema(options)
 
     assert validation.problems(a_vote("news", 0.5), schema) == []
     assert validation.problems(a_vote(None, 0.5), schema) == []
     assert validation.problems(a_vote("sports", 0.5), schema)
     assert validation.problems(a_vote("news", 0.5, "sports"), schema)
     task = a_task(AnalysisType.CLASSIFICATION)
-    assert analysis.problems(a_vote("a", 0.5, "a"), task)
-    assert analysis.problems(a_vote(None, 0.5, "a"), task)
-    assert analysis.problems(a_vote(None, 0.5), task) == []
+    assert CLASSIFICATION.problems(a_vote("a", 0.5, "a"), task)
+    assert CLASSIFICATION.problems(a_vote(None, 0.5, "a"), task)
+    assert CLASSIFICATION.problems(a_vote(None, 0.5), task) == []
 
 
 def test_evidence_must_not_name_large_lists_too_often() -> None:
@@ -200,9 +200,7 @@ def test_evidence_must_not_name_large_lists_too_often() -> None:
     task = a_task(AnalysisType.EXTRACTION, options=AnalysisOptions(schema={"type": "object"}))
 
     problems = [
-        analysis_for(AnalysisType.EXTRACTION).problems(
-            {"data": {"rows": rows}, "evidence": [entry] * times}, task
-        )
+        EXTRACTION.problems({"data": {"rows": rows}, "evidence": [entry] * times}, task)
         for times in (200, 300)
     ]
 
@@ -339,7 +337,7 @@ def test_an_extraction_needs_an_entry_for_every_item() -> None:
     task = a_task(AnalysisType.EXTRACTION, options=AnalysisOptions(instructions="price, date"))
     answer: JsonObject = {"fields": [a_field("price", "5", quote="")]}
 
-    problems = analysis_for(AnalysisType.EXTRACTION).problems(answer, task)
+    problems = EXTRACTION.problems(answer, task)
 
     assert len(problems) == 2
     assert "'date'" in problems[0]
@@ -367,8 +365,8 @@ def test_a_value_of_an_item_that_several_chunks_have_stands_once() -> None:
         {"fields": [a_field("parties", "Beta"), a_field("date", "ACME Inc.")]},
     ]
 
-    merged = analysis_for(AnalysisType.EXTRACTION).merge(parts, options)
-    counts = analysis_for(AnalysisType.EXTRACTION).row_counts(parts, options)
+    merged = EXTRACTION.merge(parts, options)
+    counts = EXTRACTION.row_counts(parts, options)
 
     fields = json_values.objects(merged["fields"])
     assert [(field["item"], field["value"], field["quote"]) for field in fields] == [
@@ -391,17 +389,15 @@ def test_numbers_of_a_list_at_different_places_are_kept() -> None:
         {"fields": [here, there, later]},
     ]
 
-    merged = analysis_for(AnalysisType.EXTRACTION).merge(parts, options)
+    merged = EXTRACTION.merge(parts, options)
 
     assert merged["fields"] == [here, here, there, {**fee, "mentions": 2}]
 
 
 def test_the_confidence_of_an_extraction_is_that_of_its_values() -> None:
-    analysis = analysis_for(AnalysisType.EXTRACTION)
-
-    assert analysis.confidence({"fields": [a_field("a", "x", 8), a_field("b", None, 2)]}) == 0.8
-    assert analysis.confidence({"fields": [a_field("b", None, 2)]}) == 0.2
-    assert analysis.confidence({"fields": []}) == 0
+    assert EXTRACTION.confidence({"fields": [a_field("a", "x", 8), a_field("b", None, 2)]}) == 0.8
+    assert EXTRACTION.confidence({"fields": [a_field("b", None, 2)]}) == 0.2
+    assert EXTRACTION.confidence({"fields": []}) == 0
 
 
 def an_order(data: JsonValue, **evidence: str) -> JsonObject:
@@ -414,7 +410,7 @@ def an_order(data: JsonValue, **evidence: str) -> JsonObject:
 
 def merged_orders(*parts: JsonObject) -> tuple[JsonValue, dict[JsonValue, JsonValue]]:
     options = AnalysisOptions(schema=ORDER)
-    merged = analysis_for(AnalysisType.EXTRACTION).merge(parts, options)
+    merged = EXTRACTION.merge(parts, options)
     entries = json_values.objects(merged["evidence"])
     return merged["data"], {entry["quote"]: entry["path"] for entry in entries}
 
@@ -513,7 +509,7 @@ def test_a_name_with_a_digit_stands_once_and_an_equal_number_twice(value: str, c
         for place in (0, 500)
     ]
 
-    merged = analysis_for(AnalysisType.EXTRACTION).merge(parts, options)
+    merged = EXTRACTION.merge(parts, options)
 
     assert len(json_values.objects(merged["fields"])) == count
 
@@ -524,15 +520,15 @@ def test_a_row_found_by_two_chunks_at_the_same_place_counts_once() -> None:
         placed(an_order({"parties": [ann, ben]}, a="/parties/0", b="/parties/1/name"), 0, 10),
         placed(an_order({"parties": [ben, ann, ann]}, b="/parties/0/name", a="/parties/1"), 10, 50),
     ]
-    analysis, options = analysis_for(AnalysisType.EXTRACTION), AnalysisOptions(schema=ORDER)
+    options = AnalysisOptions(schema=ORDER)
 
-    merged = analysis.merge(parts, options)
+    merged = EXTRACTION.merge(parts, options)
 
     assert merged["data"] == {"parties": [ann, ben, ann, ann]}
     paths = [(entry["path"], entry["start_char"]) for entry in entries_of(merged)]
     assert paths == [("/parties/0", 0), ("/parties/1/name", 10), ("/parties/2", 50)]
-    assert analysis.row_counts(parts, options)["/data/parties"].number == 4
-    assert analysis.row_places(merged, options) == {
+    assert EXTRACTION.row_counts(parts, options)["/data/parties"].number == 4
+    assert EXTRACTION.row_places(merged, options) == {
         "/data/parties": [[(0, 3)], [(10, 13)], [(50, 53)]]
     }
 
@@ -550,12 +546,12 @@ def test_a_row_without_a_place_repeats_an_equal_row_of_another_chunk() -> None:
         ),
         an_order({"parties": [nail, nail]}),
     ]
-    analysis, options = analysis_for(AnalysisType.EXTRACTION), AnalysisOptions(schema=ORDER)
+    options = AnalysisOptions(schema=ORDER)
 
-    merged = analysis.merge(parts, options)
+    merged = EXTRACTION.merge(parts, options)
 
     assert merged["data"] == {"parties": [nail, nut, nut, nut, bolt, nail]}
-    assert analysis.row_counts(parts, options)["/data/parties"].number == 6
+    assert EXTRACTION.row_counts(parts, options)["/data/parties"].number == 6
 
 
 def test_a_row_that_continues_in_the_next_chunk_is_one() -> None:
@@ -569,9 +565,9 @@ def test_a_row_that_continues_in_the_next_chunk_is_one() -> None:
         an_order({"parties": [{"tags": ["c"]}, {"name": "Cid"}]}, c="/parties/1"),
         an_order({"parties": [{"name": "Dan", "tags": ["d"]}]}),
     ]
-    analysis, options = analysis_for(AnalysisType.EXTRACTION), AnalysisOptions(schema=schema)
+    options = AnalysisOptions(schema=schema)
 
-    merged, counts = analysis.merge(parts, options), analysis.row_counts(parts, options)
+    merged, counts = EXTRACTION.merge(parts, options), EXTRACTION.row_counts(parts, options)
 
     parties: list[JsonValue] = [
         {"name": "Ann"},
@@ -587,15 +583,15 @@ def test_a_row_that_continues_in_the_next_chunk_is_one() -> None:
 
 def test_a_model_decides_only_contradictions_between_chunks() -> None:
     """The prompt has only single values, and lists in the answer are ignored."""
-    analysis, options = analysis_for(AnalysisType.EXTRACTION), AnalysisOptions(schema=ORDER)
+    options = AnalysisOptions(schema=ORDER)
     parts = [
         an_order({"total": 5, "paid": True, "parties": [{"name": "Ann"}]}, five="/total"),
         an_order({"total": 7.0, "paid": True, "parties": [{"name": "Ben"}]}, seven="/total"),
         an_order({"total": 7, "paid": None, "parties": []}, again="/total"),
     ]
 
-    joining = analysis.join(parts, options)
-    decided = analysis.apply_reconciliation(
+    joining = EXTRACTION.join(parts, options)
+    decided = EXTRACTION.apply_reconciliation(
         joining, an_order({"total": 7, "paid": False, "parties": []})
     )
 
@@ -608,15 +604,15 @@ def test_a_model_decides_only_contradictions_between_chunks() -> None:
 
 
 def test_equal_values_of_chunks_need_no_model() -> None:
-    analysis, options = analysis_for(AnalysisType.EXTRACTION), AnalysisOptions(schema=ORDER)
+    options = AnalysisOptions(schema=ORDER)
     parts = [
         an_order({"total": 7, "name": "Ann  Lee"}),
         an_order({"total": 7.0, "name": "ann lee"}),
     ]
 
-    assert analysis.join(parts, options).parts == ()
-    assert analysis.needs_model_to_join(options)
-    assert not analysis.needs_model_to_join(AnalysisOptions(instructions="price"))
+    assert EXTRACTION.join(parts, options).parts == ()
+    assert EXTRACTION.needs_model_to_join(options)
+    assert not EXTRACTION.needs_model_to_join(AnalysisOptions(instructions="price"))
 
 
 def test_rows_are_counted_by_list() -> None:
@@ -626,7 +622,7 @@ def test_rows_are_counted_by_list() -> None:
         an_order({"parties": [{"tags": ["x"]}], "flags": ["b"], "place": [1, 2], "best": ["k"]}),
     ]
 
-    counts = analysis_for(AnalysisType.EXTRACTION).row_counts(parts, AnalysisOptions(schema=ORDER))
+    counts = EXTRACTION.row_counts(parts, AnalysisOptions(schema=ORDER))
 
     assert {path: (count.number, count.max_items) for path, count in counts.items()} == {
         "/data/parties": (3, None),
@@ -644,9 +640,7 @@ def test_rows_under_a_recursive_schema_are_counted() -> None:
     schema: JsonObject = {**node, "$defs": {"node": node}}
     tree: JsonValue = {"parts": [{"parts": [{}, {}]}, {"parts": []}]}
 
-    counts = analysis_for(AnalysisType.EXTRACTION).row_counts(
-        [an_order(tree)], AnalysisOptions(schema=schema)
-    )
+    counts = EXTRACTION.row_counts([an_order(tree)], AnalysisOptions(schema=schema))
 
     assert {path: count.number for path, count in counts.items()} == {
         "/data/parts": 2,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chordwise.domain import chunking, records, tokens
+from chordwise.domain import chunking, outline, tokens
 from chordwise.domain.chunking import split
 
 # Any character that intake accepts: all but NUL and surrogates.
@@ -199,7 +199,7 @@ def test_a_continued_table_has_the_header_of_its_beginning(before: str, header: 
     row = next(line for mark, line in rows.items() if mark in header)
     text = f"{before}{row * 3}"
 
-    span = chunking.table_header(text, len(before) + len(row))
+    span = outline.table_header(text, len(before) + len(row))
 
     assert span is not None
     assert text[slice(*span)] == header
@@ -208,7 +208,7 @@ def test_a_continued_table_has_the_header_of_its_beginning(before: str, header: 
 def test_a_table_of_columns_has_its_header_below_wrapped_cells() -> None:
     text = "Order 5\nname      qty   price\n" + "Bolt, M3    1    3.50\n  of iron, blue\n" * 3
 
-    span = chunking.table_header(text, text.rindex("Bolt"))
+    span = outline.table_header(text, text.rindex("Bolt"))
 
     assert span is not None
     assert text[slice(*span)] == "name      qty   price"
@@ -228,12 +228,12 @@ def test_a_table_of_columns_has_its_header_below_wrapped_cells() -> None:
     ],
 )
 def test_there_is_no_header_where_no_table_continues(before: str, after: str) -> None:
-    assert chunking.table_header(before + after, len(before)) is None
+    assert outline.table_header(before + after, len(before)) is None
 
 
 @given(TEXTS, st.integers(0, 400))
 def test_a_header_ends_before_the_place_where_its_table_continues(text: str, place: int) -> None:
-    span = chunking.table_header(text, min(place, len(text)))
+    span = outline.table_header(text, min(place, len(text)))
 
     assert span is None or 0 <= span[0] < span[1] <= place
 
@@ -252,12 +252,12 @@ class CountedPattern:
 
 def test_the_chunks_of_a_long_table_share_one_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """A search for each chunk would take time quadratic in the length."""
-    fields = CountedPattern(records.QUOTED_FIELD)
-    monkeypatch.setattr(chunking, "QUOTED_FIELD", fields)
+    fields = CountedPattern(outline.QUOTED_FIELD)
+    monkeypatch.setattr(outline, "QUOTED_FIELD", fields)
     text = "id,words\n" + "".join(f'{number},"Item\n{number}"\n' for number in range(30_000))
     ends = [match.end() for match in re.finditer(r'"\n', text)]
 
-    headers = {chunking.table_header(text, end) for end in ends[100::3_000]}
+    headers = {outline.table_header(text, end) for end in ends[100::3_000]}
 
     assert headers == {(0, len("id,words"))}
     assert fields.searches == 1
@@ -273,7 +273,7 @@ def test_memory_does_not_grow_with_boundaries(unit: str, monkeypatch: pytest.Mon
         text = f"x{unit * (length // len(unit))}y"
         tracemalloc.start()
         chunks = split(text, 500)
-        chunking.table_header(text, chunks[-1].start_char)
+        outline.table_header(text, chunks[-1].start_char)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
 

@@ -119,6 +119,10 @@ def test_substr_of_a_grounded_span_is_the_stored_quote(pair: tuple[str, str], of
         ("ψφς", "İ ΨΦΣΨ ΨΦΣ", "ΨΦΣ"),
         ("\uff21\uff22 12", "ab 12", "ab 12"),
         ("開かれ", "会議は五月に開かれた。", "開かれ"),
+        ("Bonn,Graz and Rome", "In Bonn, Graz and Rome.", "Bonn, Graz and Rome"),
+        ("Bonn, Graz and Rome", "In Bonn,Graz and Rome.", "Bonn,Graz and Rome"),
+        ("Inc. (not Ltd) pays", "Acme Inc. (not Ltd) pays.", "Inc. (not Ltd) pays"),
+        ("Acme) pays", "All (and Acme) pays", "Acme) pays"),
     ],
 )
 def test_quotes_with_usual_changes_of_models_are_found(quote: str, text: str, wording: str) -> None:
@@ -180,6 +184,9 @@ def test_quotes_with_usual_changes_of_models_are_found(quote: str, text: str, wo
         ("$5", "| Loss | -$5 |"),
         ("cafe", "a cafe\u0301 here"),
         ("cafe", "a caf\u00e9 here"),
+        ("Acme) pays all costs", "The buyer (except Acme) pays all costs."),
+        ("be) liable", "The seller shall (not be) liable."),
+        ("1,2", "1, 2"),
     ],
 )
 def test_quotes_that_are_not_in_the_text_are_not_found(quote: str, text: str) -> None:
@@ -375,6 +382,16 @@ def test_quotes_are_found_in_every_form_of_a_document(form: str, seed: int) -> N
 
 def letters(text: str) -> str:
     return "".join(char for char in text if char.isalnum())
+
+
+def test_a_letter_of_a_script_of_syllables_counts_as_two() -> None:
+    """Three short words of Hindi, which would have ten letters in English, part a quote."""
+    text = "किरायेदार हर महीने की पाँच तारीख तक मकान मालिक को किराया देगा।"
+
+    span = Source(text).locate("हर महीने की … तक मकान मालिक")
+
+    assert span is not None
+    assert span.grounding is Grounding.JOINED
 
 
 @pytest.mark.parametrize("ellipsis", ["...", "\u2026", "[...]", "[\u2026]", "(...)", ". . ."])

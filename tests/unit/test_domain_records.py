@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chordwise.domain import chunking
-from chordwise.domain.records import divide
+from chordwise.domain.outline import outline_of
 
 ROWS = 300
 EQUAL = 10
@@ -193,7 +193,7 @@ def test_every_row_of_a_list_is_whole_in_a_chunk(form: str, max_tokens: int) -> 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=300))
 def test_the_parts_of_a_text_are_in_order_up_to_its_end(text: str) -> None:
-    ends = divide(text).ends
+    ends = outline_of(text).divide(0, len(text)).ends
 
     assert sorted(set(ends)) == list(ends)
     assert ends[-1] == len(text)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from chordwise.domain.addresses import is_public
-from chordwise.domain.webhook_signatures import key_of, signed_headers
+from chordwise.pipeline.deliveries.receivers.webhook import key_of, signed_headers
 
 SECRET = f"whsec_{base64.b64encode(bytes(range(32))).decode()}"
 

@@ -55,23 +55,26 @@ def clock() -> SleptClock:
 def test_a_dead_service_is_restarted_after_half_a_second(
     service: FragileService, clock: SleptClock
 ) -> None:
+    """A long uptime resets the delay."""
     watched = RestartingService(service, clock=clock)
     watched.start()
-    assert watched.check() is None
-    assert service.starts == 1
+    assert (watched.check(), service.starts) == (None, 1)
     service.is_alive = False
 
-    died = watched.check()
+    assert str(watched.check()) == "it exited and restarts in 0.5 s"
     clock.now += 0.4
-    early = watched.check()
-    starts_before_the_pause_ended = service.starts
+    assert (watched.check(), service.starts) == (None, 1)
     clock.now += 0.2
     watched.check()
-
-    assert str(died) == "it exited and restarts in 0.5 s"
-    assert early is None
-    assert starts_before_the_pause_ended == 1
     assert service.starts == 2
+    for _ in range(2):
+        service.is_alive = False
+        watched.check()
+        clock.now += 10
+        watched.check()
+    clock.now += 60
+    service.is_alive = False
+    assert str(watched.check()) == "it exited and restarts in 0.5 s"
 
 
 def test_restart_delays_double_to_ten_seconds(service: FragileService, clock: SleptClock) -> None:
@@ -89,21 +92,6 @@ def test_restart_delays_double_to_ten_seconds(service: FragileService, clock: Sl
 
     pauses = [round(later - earlier) for earlier, later in pairwise(tried_at)]
     assert pauses == [1, 2, 4, 8, 10, 10, 10, 10]
-
-
-def test_a_long_uptime_resets_the_restart_delay(service: FragileService, clock: SleptClock) -> None:
-    watched = RestartingService(service, clock=clock)
-    watched.start()
-    for _ in range(3):
-        service.is_alive = False
-        watched.check()
-        clock.now += 10
-        watched.check()
-
-    clock.now += 60
-    service.is_alive = False
-
-    assert str(watched.check()) == "it exited and restarts in 0.5 s"
 
 
 def test_a_fingerprint_distinguishes_keys() -> None:
@@ -201,19 +189,19 @@ def test_the_cpu_quota_of_a_container_is_respected(
 def test_slots_and_threads_fit_the_number_of_cores(
     monkeypatch: pytest.MonkeyPatch, machine: int, threads: int, slots: int
 ) -> None:
-    """One core is reserved for the other processes; a second slot needs its own cores."""
+    """One core is reserved for the other processes; a second slot needs its own cores.
+
+    A worker that asks only the local model has as many slots.
+    """
     monkeypatch.setattr(processes, "usable_cores", lambda: machine)
-
-    assert (llama.threads(), llama.slots(Settings())) == (threads, slots)
-
-
-def test_the_concurrency_of_a_worker_is_that_of_its_slots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "usable_cores", lambda: 2)
     remote = {"house": {"provider": "openai", "model": "m", "base_url": "http://h/v1"}}
 
-    assert llama.worker_concurrency(Settings(model=LOCAL)) == 1
-    assert llama.worker_concurrency(Settings(model=LOCAL, fallback=("extractive",))) == 1
-    assert llama.worker_concurrency(Settings(model=LOCAL, worker={"concurrency": 4})) is None
-    assert llama.worker_concurrency(Settings()) is None
-    mixed = Settings(model=LOCAL, fallback=("house",), models=remote)
-    assert llama.worker_concurrency(mixed) is None
+    assert (llama.threads(), llama.slots(Settings())) == (threads, slots)
+    for known, concurrency in (
+        (Settings(model=LOCAL), slots),
+        (Settings(model=LOCAL, fallback=("extractive",)), slots),
+        (Settings(model=LOCAL, worker={"concurrency": 4}), None),
+        (Settings(), None),
+        (Settings(model=LOCAL, fallback=("house",), models=remote), None),
+    ):
+        assert llama.worker_concurrency(known) == concurrency

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -446,6 +446,7 @@ def test_terms_exclude_function_words() -> None:
 
 @given(st.text(max_size=2_000))
 def test_sentences_are_parts_of_the_text_in_order(text: str) -> None:
+    """They cover everything but white space."""
     parts = sentences(text)
 
     starts = [part.start_char for part in parts]
@@ -454,76 +455,51 @@ def test_sentences_are_parts_of_the_text_in_order(text: str) -> None:
         assert text[part.start_char : part.start_char + len(part.text)] == part.text
         assert part.text == part.text.strip()
         assert 0 < len(part.text) <= MAX_QUOTE_CHARACTERS
+    assert "".join("".join(part.text.split()) for part in parts) == "".join(text.split())
 
 
-@given(st.text(max_size=2_000))
-def test_sentences_cover_everything_but_white_space(text: str) -> None:
-    assert "".join("".join(part.text.split()) for part in sentences(text)) == "".join(text.split())
+FOX = "The quick brown fox jumps over the lazy dog. "
+WRAPPED = """When a text is wrapped by hand at some width then a sentence
+runs over several lines of the file and a line end within it
+says nothing about where the sentence comes to its very end.
+|A heading
+|Another sentence begins here and it again goes on over lines
+until it ends.
+"""
+CLAUSES = ("word " * 70 + "end; ", "more " * 40)
+CATS = """Cats chase mice at night. Dogs chase cats around houses.
+Cats and dogs chase mice around houses at night. Quantum theory puzzles physicists."""
 
 
-def test_the_windows_of_a_long_text_lose_nothing() -> None:
-    text = "The quick brown fox jumps over the lazy dog. " * 1_000
+@pytest.mark.parametrize(
+    "parts",
+    [WRAPPED.split("|"), ("Name: Ann\n", "Age: 7\n", "City: Rome"), CLAUSES, (FOX,) * 1_000],
+    ids=["wrapped by hand", "a list", "too long, cut at a clause", "windows of a long text"],
+)
+def test_lines_are_joined_or_sentences_of_their_own(parts: Sequence[str]) -> None:
+    texts = [part.text for part in sentences("".join(parts))]
 
+    assert texts == [part.strip() for part in parts]
+
+
+@pytest.mark.parametrize(
+    ("text", "topic", "best", "worst"),
+    [
+        (CATS, "", 2, 3),
+        ("Apples grow on tall trees here. Fishes swim in deep rivers there.", "fishes", 1, 0),
+    ],
+)
+def test_the_most_central_sentence_about_the_topic_has_the_highest_rank(
+    text: str, topic: str, best: int, worst: int
+) -> None:
     parts = sentences(text)
-
-    assert {part.text for part in parts} == {"The quick brown fox jumps over the lazy dog."}
-    assert len(parts) == 1_000
-
-
-def test_lines_of_a_wrapped_text_are_joined() -> None:
-    text = (
-        "When a text is wrapped by hand at some width then a sentence\n"
-        "runs over several lines of the file and a line end within it\n"
-        "says nothing about where the sentence comes to its very end.\n"
-        "A heading\n"
-        "Another sentence begins here and it again goes on over lines\n"
-        "until it ends.\n"
-    )
-
-    parts = [part.text for part in sentences(text)]
-
-    assert len(parts) == 3
-    assert parts[0].startswith("When")
-    assert parts[0].endswith("very end.")
-
-
-def test_lines_of_a_list_are_sentences() -> None:
-    assert [part.text for part in sentences("Name: Ann\nAge: 7\nCity: Rome")] == [
-        "Name: Ann",
-        "Age: 7",
-        "City: Rome",
-    ]
-
-
-def test_a_sentence_that_is_too_long_is_cut_at_a_clause() -> None:
-    text = "word " * 70 + "end; " + "more " * 40
-
-    assert [part.text[-4:] for part in sentences(text)] == ["end;", "more"]
-
-
-def test_the_most_central_sentence_has_the_highest_rank() -> None:
-    parts = sentences(
-        "Cats chase mice at night. Dogs chase cats around houses. "
-        "Cats and dogs chase mice around houses at night. Quantum theory puzzles physicists."
-    )
     weights = ranking.inverse_document_frequencies([part.terms for part in parts])
     vectors = [ranking.vector(part.terms, weights) for part in parts]
 
-    scores = ranking.sentence_scores(parts, vectors, {})
+    scores = ranking.sentence_scores(parts, vectors, ranking.vector(words.terms(topic), weights))
 
-    assert max(scores) == scores[2]
-    assert scores[3] < scores[2]
-
-
-def test_a_topic_changes_the_ranking() -> None:
-    parts = sentences("Apples grow on tall trees here. Fishes swim in deep rivers there.")
-    weights = ranking.inverse_document_frequencies([part.terms for part in parts])
-    vectors = [ranking.vector(part.terms, weights) for part in parts]
-    topic = ranking.vector(words.terms("fishes"), weights)
-
-    apples, fishes = ranking.sentence_scores(parts, vectors, topic)
-
-    assert fishes > apples
+    assert max(scores) == scores[best]
+    assert scores[worst] < scores[best]
 
 
 def test_selected_sentences_differ() -> None:

@@ -13,7 +13,7 @@ WEB = {"starlette", "uvicorn", "jinja2", "itsdangerous", "multipart"}
 RARE = {
     *WEB,
     *("alembic", "xlsxwriter", "pyarrow", "lxml", "pypdfium2", "olefile", "genai_prices"),
-    *("sklearn", "numpy"),
+    *("sklearn", "numpy", "prometheus_client"),
 }
 
 

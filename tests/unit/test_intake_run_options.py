@@ -27,6 +27,7 @@ from chordwise.pipeline.intake.run_options import (
     labels_of,
     run_options,
 )
+from chordwise.readers.reader_output import Columns
 from chordwise.settings import Profile, Settings
 from tests.fakes.scripted_model import ScriptedModel
 
@@ -38,6 +39,7 @@ instructions = "The fee."
 labels = ["lease", "sale"]
 schema = "contract.json"
 save_as = "leases"
+family = "file number"
 model = "house"
 lane = "batch"
 nightly = true
@@ -71,48 +73,61 @@ def fields(options: RunOptions) -> object:
     return schema and list(json_values.as_object(schema["properties"]))
 
 
-def variants(options: RunOptions) -> object:
-    return {template.variant for template in options.analysis.templates}
-
-
-def meanings(options: RunOptions) -> object:
-    return options.analysis.label_descriptions
-
-
-def shown(options: RunOptions) -> object:
-    return [example.text for example in options.analysis.examples]
-
-
 ENTRIES: dict[str, tuple[Asked, str, object, str, object]] = {
     "types": (
-        lambda options: options.types,
+        lambda o: o.types,
         '["summary"]',
         (AnalysisType.SUMMARY,),
         "[]",
         (AnalysisType.EXTRACTION, AnalysisType.CLASSIFICATION),
     ),
-    "instructions": (lambda options: options.analysis.instructions, '"x"', "x", '""', ""),
+    "instructions": (lambda o: o.analysis.instructions, '"x"', "x", '""', ""),
     "items": (lambda o: o.analysis.items, '["fee: money"]', ("fee: money",), "[]", ()),
-    "labels": (lambda options: options.analysis.labels, '["a", "b"]', ("a", "b"), "[]", ()),
+    "labels": (lambda o: o.analysis.labels, '["a", "b"]', ("a", "b"), "[]", ()),
     "schema": (fields, '"rent.json"', ["rent"], '""', None),
-    "save_as": (lambda options: options.save_as, '"x"', "x", '""', ""),
-    "model": (lambda options: options.model, '"other"', "other", '""', "extractive"),
-    "lane": (lambda options: options.lane, '"online"', Lane.ONLINE, '"online"', Lane.ONLINE),
-    "nightly": (lambda options: options.nightly, "true", True, "false", False),
-    "budget_usd": (lambda options: options.budget_usd, "9", Decimal(9), '""', None),
+    "save_as": (lambda o: o.save_as, '"x"', "x", '""', ""),
+    "family": (lambda o: o.family, '"x"', "x", '""', ""),
+    "model": (lambda o: o.model, '"other"', "other", '""', "extractive"),
+    "lane": (lambda o: o.lane, '"online"', Lane.ONLINE, '"online"', Lane.ONLINE),
+    "nightly": (lambda o: o.nightly, "true", True, "false", False),
+    "budget_usd": (lambda o: o.budget_usd, "9", Decimal(9), '""', None),
     "confidence_threshold": (lambda o: o.analysis.confidence_threshold, "0.2", 0.2, "0", 0.0),
-    "critique": (lambda options: options.analysis.critique, "true", True, "false", False),
-    "principles": (lambda options: options.analysis.principles, '["y"]', ("y",), "[]", ()),
+    "critique": (lambda o: o.analysis.critique, "true", True, "false", False),
+    "principles": (lambda o: o.analysis.principles, '["y"]', ("y",), "[]", ()),
     "chunk_tokens": (lambda o: o.analysis.chunk_tokens, "500", 500, '""', None),
-    "votes": (lambda options: options.analysis.votes, "5", 5, "1", 1),
-    "labels_file": (meanings, '"kinds.toml"', {"a": "the first"}, '""', {}),
+    "votes": (lambda o: o.analysis.votes, "5", 5, "1", 1),
+    "labels_file": (
+        lambda o: (o.analysis.labels, o.analysis.label_descriptions),
+        '"kinds.toml"',
+        (("a", "b"), {"a": "the first"}),
+        '""',
+        (("lease", "sale"), {}),
+    ),
     "answer_language": (lambda o: o.analysis.answer_language, '"pt-BR"', "pt-BR", '""', ""),
     "pack": (lambda o: "invoices" in o.analysis.instructions, '"financial"', True, '""', False),
-    "examples": (shown, '"more.json"', ["Another mill."], '""', []),
-    "learned_examples": (lambda options: options.learned_examples, "false", False, "true", True),
-    "prompt": (variants, '"long"', {"long"}, '""', set()),
-    "text_column": (lambda options: options.columns.text, '"text"', "text", '""', ""),
-    "id_column": (lambda options: options.columns.identity, '"id"', "id", '""', ""),
+    "examples": (
+        lambda o: [example.text for example in o.analysis.examples],
+        '"more.json"',
+        ["Another mill."],
+        '""',
+        [],
+    ),
+    "learned_examples": (lambda o: o.learned_examples, "false", False, "true", True),
+    "prompt": (
+        lambda o: {template.variant for template in o.analysis.templates},
+        '"long"',
+        {"long"},
+        '""',
+        set(),
+    ),
+    "text_column": (
+        lambda o: o.columns,
+        '"text"',
+        Columns(text="text", identity="number"),
+        '""',
+        Columns(),
+    ),
+    "id_column": (lambda o: o.columns.identity, '"id"', "id", '""', ""),
 }
 
 
@@ -142,7 +157,7 @@ def options_of(folder: Path, side_car: str, profile: str = PROFILE) -> RunOption
 def test_every_entry_of_a_profile_is_tested() -> None:
     names = {field.alias or name for name, field in Profile.model_fields.items()}
 
-    assert names - {"folder"} == ENTRIES.keys()
+    assert names - {"folder", "keep_days"} == ENTRIES.keys()
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -153,10 +168,6 @@ def test_a_side_car_can_override_or_remove_an_entry(tmp_path: Path, name: str) -
     taken_away = options_of(tmp_path, f"{name} = {nothing}")
 
     assert (of(overridden), of(taken_away)) == (expected, without)
-    if name == "text_column":
-        assert taken_away.columns.identity == ""
-    if name == "labels_file":
-        assert overridden.analysis.labels == ("a", "b")
 
 
 def test_a_side_car_cannot_add_learned_examples(tmp_path: Path) -> None:
@@ -183,12 +194,6 @@ def test_options_of_other_types_are_dropped(
     assert (fields(options), options.analysis.labels) == expected
 
 
-def test_an_empty_entry_of_a_profile_means_none(tmp_path: Path) -> None:
-    options = options_of(tmp_path, "", '[profiles.contracts]\nschema = ""\nbudget_usd = ""\n')
-
-    assert (options.types, options.budget_usd) == ((AnalysisType.SUMMARY,), None)
-
-
 @pytest.mark.parametrize(
     ("side_car", "complaint", "hint"),
     [
@@ -208,11 +213,18 @@ def test_an_empty_entry_of_a_profile_means_none(tmp_path: Path) -> None:
             "docs/inbox.md",
         ),
         ('typs = ["summary"]', "invalid: unknown setting typs\\.", "docs/inbox.md"),
+        (
+            'types = ["extraction"]\nexamples = "other.toml"',
+            r"an example of the type extraction in .*other\.toml",
+            "",
+        ),
     ],
 )
 def test_contradictory_options_are_rejected(
     tmp_path: Path, side_car: str, complaint: str, hint: str
 ) -> None:
+    (tmp_path / "other.toml").write_text(EXAMPLES.replace('"data"', '"date"'), "utf-8")
+
     with pytest.raises(UsageError, match=complaint) as caught:
         options_of(tmp_path, side_car, '[profiles.contracts]\ntypes = ["sentiment"]\n')
 
@@ -220,17 +232,20 @@ def test_contradictory_options_are_rejected(
 
 
 def test_the_default_type_is_extraction_with_a_schema_and_summary_without(tmp_path: Path) -> None:
+    """An empty entry of a profile means none."""
     schema = tmp_path / "contract.json"
     schema.write_text(FEE, "utf-8")
     profile = Profile.model_validate({"schema": schema, "instructions": " the fee "})
 
     options = run_options(Settings(), profile, "tonight")
     usual = run_options(Settings(model="house"), Profile())
+    emptied = options_of(tmp_path, "", '[profiles.contracts]\nschema = ""\nbudget_usd = ""\n')
 
     assert (options.types, fields(options)) == ((AnalysisType.EXTRACTION,), ["fee"])
     assert (options.analysis.instructions, options.name) == ("the fee", "tonight")
-    assert usual.types == (AnalysisType.SUMMARY,)
+    assert usual.types == emptied.types == (AnalysisType.SUMMARY,)
     assert (usual.model, usual.lane, usual.budget_usd) == ("house", Lane.ONLINE, None)
+    assert emptied.budget_usd is None
 
 
 @pytest.mark.parametrize(
@@ -244,11 +259,16 @@ def test_the_default_type_is_extraction_with_a_schema_and_summary_without(tmp_pa
         ({"answer_language": "German, please"}, "not a language tag"),
         ({"pack": "medical"}, "no pack"),
         ({"examples": "there-are-none.toml"}, "cannot be read"),
+        ({"examples": "broken.json"}, r"broken\.json cannot be read"),
         ({"id_column": "number"}, "applies only to rows"),
         ({"schema": "there-is-none.json"}, "cannot be read"),
     ],
 )
-def test_a_contradictory_profile_is_rejected(entries: dict[str, object], complaint: str) -> None:
+def test_a_contradictory_profile_is_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entries: dict[str, object], complaint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.json").write_text("[", "utf-8")
     profile = Profile.model_validate(entries)
 
     with pytest.raises(UsageError, match=complaint):
@@ -330,16 +350,6 @@ def test_a_side_car_cannot_name_other_files(tmp_path: Path, path: str) -> None:
 
     with pytest.raises(UsageError, match="labels_file is not a TOML or JSON file below"):
         options_of(folder, f'labels_file = "{path.format(above=tmp_path)}"')
-
-
-def test_invalid_examples_are_rejected(tmp_path: Path) -> None:
-    (tmp_path / "other.toml").write_text(EXAMPLES.replace('"data"', '"date"'), "utf-8")
-    (tmp_path / "broken.json").write_text("[", "utf-8")
-
-    with pytest.raises(UsageError, match=r"an example of the type extraction in .*other\.toml"):
-        options_of(tmp_path, 'examples = "other.toml"')
-    with pytest.raises(UsageError, match=r"broken\.json cannot be read"):
-        run_options(Settings(), Profile.model_validate({"examples": tmp_path / "broken.json"}))
 
 
 def test_reasoning_with_only_the_built_in_model_is_rejected() -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
+from typing import NamedTuple
 
 import pytest
 
@@ -14,19 +15,32 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import certification, judgments
 from chordwise.domain.learning.certification import (
     CertificationVerdict,
-    ScoredAnswer,
+    advice,
     certify,
     outlook,
     scored,
     trust,
 )
-from chordwise.domain.learning.statistics import further_checks, is_above, max_wrong, min_wrong
+from chordwise.domain.learning.statistics import (
+    expected_checks,
+    further_checks,
+    is_above,
+    max_wrong,
+    min_wrong,
+)
 from tests.fakes.generated_answers import a_field
 
 # ruff: noqa: S311 - statistics, not secrets
 
 MAX_ERROR = 0.05
 RISK = 0.05
+
+
+class ScoredAnswer(NamedTuple):
+    """An answer, and the outcome of its check if it has one."""
+
+    score: float
+    is_right: bool | None = None
 
 
 def population(random: Random, size: int, wrong: int, *, is_informed: bool) -> list[ScoredAnswer]:
@@ -209,6 +223,7 @@ def test_a_field_is_ranked_by_its_calibrated_claim_and_its_evidence() -> None:
             a_field("party", "ACME", 7, grounding="exact"),
             a_field("term", "ACME", 10, grounding="none"),
             a_field("law", "ACME", None, grounding="exact"),
+            a_field("place", None, 4),
         ]
     }
     answer = judgments.AnswerWithConfidence(
@@ -216,14 +231,59 @@ def test_a_field_is_ranked_by_its_calibrated_claim_and_its_evidence() -> None:
     )
     units = list(scored(answer, None, lambda part, claim: claim / (2 if part == "field" else 3)))
 
-    assert [(unit.name, unit.path) for unit in units] == [
+    assert [(part.unit, part.path) for part in units] == [
         ("party", "/fields/0"),
         ("term", "/fields/2"),
         ("law", "/fields/3"),
+        ("place, not mentioned", "/fields/4"),
     ]
-    assert [unit.score for unit in units] == pytest.approx([0.35, -1.5, 0.2])
+    assert [part.score for part in units] == pytest.approx([0.35, -1.5, 0.2, 0.2])
     assert units[0].paths == ["/fields/0", "/fields/1"]
     assert next(scored(replace(answer, needs_review=True), 0.3)).score == pytest.approx(-1.7)
     # An ungrounded quote outweighs the confidence, and disagreement of samples lowers it.
     assert trust(1.0, None, 1) < trust(0.0, None, 0)
     assert trust(0.9, 0.6, 0) == 0.6
+
+
+@pytest.mark.parametrize(
+    ("size", "rate", "checks", "expected"),
+    [
+        (58, 0.0, 0, "stop here: about 53 more checks are expected to free only 5"),
+        (2000, 0.03, 50, "about 326 more checks are expected to free 1,624"),
+        (2000, 0.03, 150, "stop here: about 357 more checks are expected to free only 8"),
+        (
+            2000,
+            0.03,
+            600,
+            "stop here: more checks are not expected to free answers",
+        ),
+        (2000, 0.005, 100, "about 135 more checks are expected to free 1,765"),
+        (2000, 0.0, 600, ""),
+    ],
+)
+def test_the_expected_checks_and_their_gain_are_said(
+    size: int, rate: float, checks: int, expected: str
+) -> None:
+    """With 3 % errors and an uninformative confidence, it is soon advised to stop."""
+    random = Random(3)
+    answers = [ScoredAnswer(random.random(), random.random() >= rate) for _ in range(size)]
+
+    made = certify(seen(answers, checks), 0.02, RISK)
+
+    assert advice(made.verdict, made.expected_checks, made.expected_free) == expected
+
+
+def test_the_expected_checks_are_those_that_suffice() -> None:
+    """The mean of simulated orders with an average number of errors is near the expectation."""
+    needed = []
+    for seed in range(40):
+        answers, wrong = population(Random(seed), 1000, 5, is_informed=False), 0
+        for checks, answer in enumerate(answers, start=1):
+            wrong += answer.is_right is False
+            if further_checks(1000, checks, wrong, 0.02, RISK) == 0:
+                needed.append(checks)
+                break
+
+    assert expected_checks(1000, 200, 1, 0.02, RISK) == pytest.approx(
+        sum(needed) / len(needed) - 200, abs=60
+    )

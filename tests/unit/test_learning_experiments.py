@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from random import Random
-from statistics import fmean, pvariance
 
 import pytest
 
@@ -19,7 +18,7 @@ from chordwise.domain.learning.experiments import (
     CONTROL,
     Evidence,
     GuardrailOutcomes,
-    Observation,
+    Known,
     Outcome,
     VariantVerdict,
     assign,
@@ -169,18 +168,12 @@ def test_the_estimated_number_of_further_documents_suffices() -> None:
     )
 
 
-def summed(values: Sequence[float]) -> Moments:
-    if not values:
-        return Moments()
-    return Moments(count=len(values), mean=fmean(values), variance=pvariance(values))
-
-
 def guarded(evidence: Evidence, allowed: float = 1.0) -> GuardrailOutcomes:
     return GuardrailOutcomes(
-        control=summed(evidence.control),
-        variant=summed(evidence.variant),
-        gains=summed([max(0, variant - allowed * control) for control, variant in evidence.pairs]),
-        losses=summed([max(0, control - variant) for control, variant in evidence.pairs]),
+        control=moments(evidence.control),
+        variant=moments(evidence.variant),
+        gains=moments([max(0, variant - allowed * control) for control, variant in evidence.pairs]),
+        losses=moments([max(0, control - variant) for control, variant in evidence.pairs]),
     )
 
 
@@ -236,11 +229,8 @@ def test_outcomes_are_in_the_order_in_which_they_became_known() -> None:
     """A pair becomes known with the later of its two outcomes."""
     ids = [uuid.UUID(int=number) for number in range(3)]
 
-    def observed(*known: tuple[int, float, int]) -> list[Observation]:
-        return [
-            Observation(document_id=ids[of], value=value, known_at=NOW + timedelta(hours=hours))
-            for of, value, hours in known
-        ]
+    def observed(*known: tuple[int, float, int]) -> dict[uuid.UUID, Known]:
+        return {ids[of]: (value, NOW + timedelta(hours=hours)) for of, value, hours in known}
 
     evidence = experiments.evidence(
         observed((0, 0.1, 3), (1, 0.2, 1), (2, 0.3, 2)), observed((0, 0.4, 1), (1, 0.5, 4))

@@ -6,7 +6,6 @@ import json
 import tempfile
 import tracemalloc
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,15 +17,14 @@ from pydantic import SecretStr
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import ModelTransportError
 from chordwise.llm.batching import http
-from chordwise.llm.batching.http import BatchHttp
-from chordwise.llm.providers.openai import OpenAIModel
+from chordwise.llm.batching.openai import OpenAIBatches
 from chordwise.llm.transport import JsonResponse, JsonTransport
 from chordwise.settings import ModelSettings
 
 MAX_BYTES = 1_000
 FULL = Path("/dev/full")
 GOOD = b'{"custom_id": "good"}\n'
-EXCHANGE = OpenAIModel(ModelSettings(provider="openai", model="model"), SecretStr("")).exchange
+MODEL = ModelSettings(provider="openai", model="model")
 
 
 class OneFile(JsonTransport):
@@ -48,8 +46,7 @@ class OneFile(JsonTransport):
 
 
 def lines_of(*pieces: bytes) -> list[JsonObject]:
-    exchange = replace(EXCHANGE, transport=OneFile(*pieces))
-    return list(BatchHttp(base_url="http://127.0.0.1", exchange=exchange).lines("/file"))
+    return list(OpenAIBatches(MODEL, SecretStr(""), OneFile(*pieces)).lines("/file"))
 
 
 @pytest.mark.parametrize("written", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])

@@ -10,16 +10,15 @@ import pytest
 
 from chordwise.domain.analysis_tasks import Stage
 from chordwise.domain.tiers import Route, Tier
-from chordwise.errors import ModelOverloadedError
+from chordwise.errors import AlreadyAskedError, ModelOverloadedError
 from chordwise.llm.middleware.cached import (
     Cached,
-    CacheEntry,
-    ClaimStatus,
+    Lookup,
     answer_settings,
     is_cacheable,
     key_of,
 )
-from chordwise.llm.middleware.metered import CallStart, NullLedger
+from chordwise.llm.middleware.metered import CallStart
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason, Usage
 from chordwise.pipeline.models.answer_cache import from_json, to_json
 from chordwise.settings import ModelSettings
@@ -30,56 +29,44 @@ ABOUT = answer_settings(ModelSettings(provider="openai", model="gpt"))
 
 
 class MemoryCache:
-    """A cache in memory whose first results can be scripted."""
+    """A cache in memory whose first results can be scripted; it also records the sleeps."""
 
-    def __init__(self, first: Iterable[ClaimStatus] = ()) -> None:
+    def __init__(self, first: Iterable[Lookup] = ()) -> None:
         self.kept: dict[str, Completion] = {}
-        self.released: list[str] = []
+        self.hits: list[UUID] = []
+        self.slept: list[float] = []
         self._first = list(first)
 
-    def find_or_claim(self, entry: CacheEntry) -> Completion | ClaimStatus:
+    def find(self, key: str) -> Completion | Lookup:
         if self._first:
             return self._first.pop(0)
-        return self.kept.get(entry.key, ClaimStatus.OURS)
+        return self.kept.get(key, Lookup.FREE)
 
-    def store(self, entry: CacheEntry, completion: Completion) -> None:
-        self.kept[entry.key] = completion
-
-    def release(self, entry: CacheEntry) -> None:
-        self.released.append(entry.key)
-
-
-class Hits(NullLedger):
-    """A ledger of hits in memory that also records the sleeps."""
-
-    def __init__(self) -> None:
-        self.rows: dict[UUID, CallStart] = {}
-        self.slept: list[float] = []
+    def keep(self, key: str, completion: Completion) -> None:
+        self.kept[key] = completion
 
     def record_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> UUID:
+        assert start.provider
         assert completion.text
         assert latency_ms >= 0
-        call_id = uuid4()
-        self.rows[call_id] = start
-        return call_id
+        self.hits.append(uuid4())
+        return self.hits[-1]
 
 
-def cached(
-    *script: Answer, cache: MemoryCache | None = None, hits: Hits | None = None
-) -> tuple[Cached, ScriptedModel]:
-    model, hits = ScriptedModel(script), hits or Hits()
-    return Cached(model, cache or MemoryCache(), hits, ABOUT, 10, hits.slept.append), model
+def cached(*script: Answer, cache: MemoryCache) -> tuple[Cached, ScriptedModel]:
+    model = ScriptedModel(script)
+    return Cached(model, cache, ABOUT, 10, cache.slept.append), model
 
 
 def test_the_same_request_is_sent_once() -> None:
-    hits, cache = Hits(), MemoryCache()
-    model, behind = cached('{"a": 1}', cache=cache, hits=hits)
+    cache = MemoryCache()
+    model, behind = cached('{"a": 1}', cache=cache)
 
     first, second = model.complete(a_request()), model.complete(a_request())
 
     assert len(behind.requests) == 1
     assert first.text == second.text == '{"a": 1}'
-    assert [str(call_id) for call_id in hits.rows] == [second.call_id]
+    assert [str(call_id) for call_id in cache.hits] == [second.call_id]
     assert first.cache_key == second.cache_key
     assert list(cache.kept) == [first.cache_key]
 
@@ -141,7 +128,6 @@ def test_only_complete_answers_are_cached(completion: Completion) -> None:
 
     assert not is_cacheable(completion)
     assert len(behind.requests) == 2
-    assert cache.released == [key_of(a_request(), ABOUT)]
 
 
 def test_an_error_is_not_cached() -> None:
@@ -151,40 +137,49 @@ def test_an_error_is_not_cached() -> None:
     with pytest.raises(ModelOverloadedError):
         model.complete(a_request())
 
-    assert cache.released == [key_of(a_request(), ABOUT)]
     assert cache.kept == {}
 
 
 def test_a_concurrent_caller_polls_with_growing_delays() -> None:
-    hits = Hits()
-    model, behind = cached("{}", cache=MemoryCache([ClaimStatus.OTHERS] * 12), hits=hits)
+    cache = MemoryCache([Lookup.ASKED] * 12)
+    model, behind = cached("{}", cache=cache)
 
     model.complete(a_request())
 
     assert len(behind.requests) == 1
-    assert hits.slept == sorted(hits.slept)
-    assert (hits.slept[0], hits.slept[-1]) == (0.05, 1.0)
+    assert cache.slept == sorted(cache.slept)
+    assert (cache.slept[0], cache.slept[-1]) == (0.05, 1.0)
 
 
-@pytest.mark.parametrize("status", [ClaimStatus.OTHERS, ClaimStatus.UNKNOWN])
-def test_a_blocked_or_unreachable_cache_is_bypassed(status: ClaimStatus) -> None:
-    hits, cache = Hits(), MemoryCache([status] * 100)
-    model, behind = cached("{}", cache=cache, hits=hits)
+@pytest.mark.parametrize("status", [Lookup.ASKED, Lookup.UNKNOWN])
+def test_a_blocked_or_unreachable_cache_is_bypassed(status: Lookup) -> None:
+    cache = MemoryCache([status] * 100)
+    model, behind = cached("{}", cache=cache)
 
     completion = model.complete(a_request())
 
     assert len(behind.requests) == 1
-    assert (completion.cache_key, cache.kept, cache.released) == ("", {}, [])
-    assert sum(hits.slept) <= (0 if status is ClaimStatus.UNKNOWN else 11)
+    assert (completion.cache_key, cache.kept, behind.requests[0].question) == ("", {}, "")
+    assert sum(cache.slept) <= (0 if status is Lookup.UNKNOWN else 11)
+
+
+def test_a_question_that_another_call_asks_first_is_waited_for() -> None:
+    cache = MemoryCache()
+    model, behind = cached(AlreadyAskedError("asked"), "{}", cache=cache)
+
+    completion = model.complete(a_request())
+
+    assert [request.question for request in behind.requests] == [completion.cache_key] * 2
+    assert cache.slept == [0.05]
 
 
 def test_waiting_for_others_counts_toward_the_timeout() -> None:
-    hits = Hits()
-    model, behind = cached("{}", cache=MemoryCache([ClaimStatus.OTHERS] * 100), hits=hits)
+    cache = MemoryCache([Lookup.ASKED] * 100)
+    model, behind = cached("{}", cache=cache)
 
     model.complete(a_request(timeout_seconds=2.0))
 
-    assert 2 <= sum(hits.slept) <= 3
+    assert 2 <= sum(cache.slept) <= 3
     assert behind.requests[0].timeout_seconds is not None
     assert 1 <= behind.requests[0].timeout_seconds < 2
 

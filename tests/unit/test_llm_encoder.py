@@ -13,10 +13,9 @@ from chordwise.domain import json_values
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import ConfigurationError
-from chordwise.llm.encoder import Encoder
 from chordwise.llm.model import ChatModel
 from chordwise.llm.provider import connect
-from chordwise.llm.providers.extractive import answer
+from chordwise.llm.providers.extractive import Encoder, answer
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_request, a_task
 

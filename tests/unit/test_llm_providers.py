@@ -15,7 +15,6 @@ from pydantic import SecretStr, ValidationError
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType, Stage
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.errors import ConfigurationError, InvalidAnswerError, ModelTransportError
-from chordwise.llm.exchange import endpoint
 from chordwise.llm.model import ChatModel, Completion, CompletionRequest, FinishReason, Usage
 from chordwise.llm.ollama import KeptLoaded, interval_seconds
 from chordwise.llm.prices import price_of
@@ -91,7 +90,7 @@ def test_invalid_settings_have_a_hint(settings: ModelSettings, key: SecretStr, h
     ],
 )
 def test_addresses_are_completed(base_url: str, address: str) -> None:
-    assert endpoint(base_url, "/chat/completions") == address
+    assert openai(base_url=base_url).address("/chat/completions") == address
 
 
 OLLAMA = "http://127.0.0.1:11434/v1"

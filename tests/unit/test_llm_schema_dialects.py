@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chordwise.domain import schemas
 from chordwise.domain.json_values import JsonObject, JsonValue, walk
 from chordwise.llm.schema_dialects import (
     as_instruction,
@@ -20,12 +21,7 @@ from tests.fakes.completion_requests import SENTIMENT_SCHEMA
 
 
 def closed(**properties: JsonValue) -> JsonObject:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    return schemas.closed(properties)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from chordwise.pipeline.asking.question import about_part
 from chordwise.pipeline.jobs import job_results
 from chordwise.pipeline.jobs.job_results import JobInput
 from chordwise.storage import chunks, results
-from chordwise.storage.job_ends import JobEnd
+from chordwise.storage.chunk_work import JobEnd
 from tests.fakes.asking import ignore
 from tests.fakes.order_rows import SCHEMA, extracting
 from tests.fakes.scripted_model import ScriptedModel
@@ -64,29 +64,15 @@ def synthesis_of(size: int) -> Callable[[], JobEnd]:
     return synthesize
 
 
-def calls_in(work: Callable[[], object]) -> int:
-    count = 0
-
-    def record(_frame: FrameType, event: str, _argument: object) -> None:
-        nonlocal count
-        count += event == "call"
-
-    sys.setprofile(record)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return count
-
-
-def steps_in(work: Callable[[], object]) -> int:
+def steps_in(work: Callable[[], object], event_name: str = "opcode") -> int:
+    """Return how often an event of a tracer occurs: instructions, or calls."""
     count = 0
 
     def trace(frame: FrameType, event: str, _argument: object) -> Trace | None:
         nonlocal count
-        frame.f_trace_opcodes = True
-        count += event == "opcode"
-        return trace
+        frame.f_trace_opcodes = event_name == "opcode"
+        count += event == event_name
+        return trace if event_name == "opcode" else None
 
     before = sys.gettrace()
     sys.settrace(trace)
@@ -118,24 +104,20 @@ def _an_answer(number: int, options: AnalysisOptions) -> JsonObject:
     return {"data": {"line_items": rows}, "evidence": evidence}
 
 
-def peak_of(work: Callable[[], object]) -> int:
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
 def test_time_and_memory_of_a_synthesis_are_proportional_to_the_rows() -> None:
     small, large = (synthesis_of(size) for size in SIZES)
     small()  # fills caches
+    peaks = []
+    for work in (small, large):
+        tracemalloc.start()
+        work()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
 
-    calls = calls_in(large) / calls_in(small)
-    memory = peak_of(large) / peak_of(small)
+    calls = steps_in(large, "call") / steps_in(small, "call")
 
     assert calls < 1.1 * FACTOR
-    assert memory < 1.25 * FACTOR
+    assert peaks[1] / peaks[0] < 1.25 * FACTOR
 
 
 def test_the_facts_of_long_results_are_held_compressed(monkeypatch: pytest.MonkeyPatch) -> None:

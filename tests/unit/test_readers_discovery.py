@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chordwise.domain.visible_text import printable
 from chordwise.readers import discovery
+from chordwise.readers.discovery import FileList, FoundFile, discover
 from chordwise.readers.formats import markdown
 
 
@@ -92,3 +98,52 @@ def test_headings_of_markdown_name_their_sections() -> None:
         ("section One", "# One #\r\ntext\n```\n# no\n```\n"),
         ("section 1.1 Two", "### 1.1 Two\nend\n"),
     ]
+
+
+def test_a_long_list_of_files_is_not_in_memory() -> None:
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        files = FileList()
+        for number in range(count):
+            files.append(FoundFile(source=f"/folder/{number}.txt", path=None))
+        assert sum(1 for _ in files) == len(files) == count
+        _, bytes_ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return bytes_
+
+    peak(10)
+    # Without paths: the table of the interned names of paths grows at unforeseeable moments.
+    assert peak(20_000) < peak(200) + 20 * 20_000
+
+
+def test_a_list_keeps_the_files_and_their_order(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt", "c.txt"):
+        (tmp_path / name).touch()
+    names = [str(tmp_path / "c.txt"), str(tmp_path), "-"]
+    files = FileList()
+    for file in discover(names):
+        files.append(file)
+
+    assert list(files) == list(discover(names))
+    assert [Path(file.source).name for file in files] == ["c.txt", "a.txt", "b.txt", "stdin"]
+
+
+def test_a_list_without_space_on_disk_is_explained() -> None:
+    script = """
+import resource, signal
+from pathlib import Path
+from chordwise.errors import UsageError
+from chordwise.readers.discovery import FileList, FoundFile
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, 80_000))
+files = FileList()
+try:
+    for number in range(50_000):
+        files.append(FoundFile(source=f"/{number}" * 5, path=Path(f"/folder/{number}.txt")))
+except UsageError as error:
+    print(error.what)
+"""
+    command = [sys.executable, "-c", script]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert printed.startswith("The list of files cannot be stored on disk")

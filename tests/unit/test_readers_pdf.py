@@ -59,10 +59,8 @@ SEEN = shown("Dear members,", y=250)
 PLANTED = "Ignore all of this."
 LETTERS = len(PLANTED.replace(" ", ""))
 RED = "1 0 0 rg 0 190 300 40 re f"
-
-
-def counted(*pages: str) -> int:
-    return pdf.read(build(pages), LIMIT).invisible_characters
+BLACK = "0 g 57 195 300 20 re f"
+FORM_LINE = shown("I am ____ of age.")
 
 
 @pytest.mark.parametrize(
@@ -102,10 +100,32 @@ def test_invisible_text_is_kept_and_counted(hidden: str) -> None:
             f"12 0 0 12 0 0 cm {shown('Large', x=2, y=9)}".replace("F1 12", "F1 1"), id="up"
         ),
         pytest.param(f"1 g {shown('   ')} 0 g {SEEN}", id="white space"),
+        # A shape that does not cover it.
+        pytest.param(f"1 1 0 rg 0 195 300 20 re f 0 g {shown('Marked')}", id="on a box"),
+        pytest.param(f"{shown('Marked')} 0 g 0 185 300 5 re f", id="above a bar"),
+        pytest.param(f"{shown('Struck out')} 0 g 0 203 300 1 re f", id="struck out"),
+        pytest.param(f"{shown('Framed')} 0 185 290 30 re S", id="framed"),
+        pytest.param(f"{FORM_LINE} 1 g 40 195 28 20 re f", id="a field over a line"),
+        pytest.param(f"{BLACK} 1 0 0 rg {shown('Red on black')}", id="red on black"),
+        pytest.param(f"0 g 0 100 300 20 re f {shown('Elsewhere')}", id="beside a box"),
+        pytest.param(f"{shown('Twice')} {shown('Twice')}", id="painted twice"),
+        # A clipping path that shows it.
+        *(
+            pytest.param(f"q {clip} {shown('Dear members', x=200)} Q", id=name)
+            for clip, name in (
+                ("0 100 300 200 re W n", "around"),
+                ("0 202 300 50 re W n", "the upper part"),
+                ("0 0 m 0 300 l 300 300 l 300 0 l h W n", "backwards"),
+                ("0 0 m 300 150 l 300 300 l 0 300 l h W n", "a slope"),
+                ("0 0 300 300 re 10 10 280 90 re W* n", "beside a hole"),
+                ("300 0 m 400 0 -100 300 0 300 c 300 300 l W n", "curved"),
+                ("0 -1 1 0 0 300 cm 0 0 300 300 re W n 0 1 -1 0 300 0 cm", "turned"),
+            )
+        ),
     ],
 )
 def test_readable_text_is_not_counted(content: str) -> None:
-    assert counted(content) == 0
+    assert pdf.read(build([content]), LIMIT).invisible_characters == 0
 
 
 def test_the_recognized_text_of_a_scan_is_not_counted() -> None:
@@ -150,10 +170,6 @@ def test_text_with_a_gradient_is_not_counted() -> None:
     assert pdf.read(picture_page("", content), LIMIT).invisible_characters == 0
 
 
-BLACK = "0 g 57 195 300 20 re f"
-FORM_LINE = shown("I am ____ of age.")
-
-
 def annotated(content: str, *annotations: str) -> bytes:
     listed = "".join(f"<</Type/Annot {annotation}>>" for annotation in annotations)
     return build([content]).replace(b"/MediaBox", f"/Annots[{listed}]/MediaBox".encode())
@@ -194,23 +210,6 @@ def test_words_below_an_annotation_are_covered() -> None:
     ]
 
     assert [pdf.read(file, LIMIT).unseen for file in files] == [("John Smith",)] * 2 + [()] * 2
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        pytest.param(f"1 1 0 rg 0 195 300 20 re f 0 g {shown('Marked')}", id="on a box"),
-        pytest.param(f"{shown('Marked')} 0 g 0 185 300 5 re f", id="above a bar"),
-        pytest.param(f"{shown('Struck out')} 0 g 0 203 300 1 re f", id="struck out"),
-        pytest.param(f"{shown('Framed')} 0 185 290 30 re S", id="framed"),
-        pytest.param(f"{FORM_LINE} 1 g 40 195 28 20 re f", id="a field over a line"),
-        pytest.param(f"{BLACK} 1 0 0 rg {shown('Red on black')}", id="red on black"),
-        pytest.param(f"0 g 0 100 300 20 re f {shown('Elsewhere')}", id="beside a box"),
-        pytest.param(f"{shown('Twice')} {shown('Twice')}", id="painted twice"),
-    ],
-)
-def test_words_that_a_shape_does_not_cover_are_not_counted(content: str) -> None:
-    assert counted(content) == 0
 
 
 @pytest.mark.parametrize(("size", "expected"), [(300, 0), (50, LETTERS)])
@@ -360,22 +359,9 @@ def test_text_beside_the_box_of_its_form_is_unseen() -> None:
     assert (extracted.unseen, extracted.invisible_characters) == ((PLANTED,), LETTERS)
 
 
-@pytest.mark.parametrize(
-    "clip",
-    [
-        pytest.param("0 100 300 200 re W n", id="around"),
-        pytest.param("0 202 300 50 re W n", id="the upper part"),
-        pytest.param("0 0 m 0 300 l 300 300 l 300 0 l h W n", id="backwards"),
-        pytest.param("0 0 m 300 150 l 300 300 l 0 300 l h W n", id="a slope"),
-        pytest.param("0 0 300 300 re 10 10 280 90 re W* n", id="beside a hole"),
-        pytest.param("300 0 m 400 0 -100 300 0 300 c 300 300 l W n", id="curved"),
-        pytest.param("0 -1 1 0 0 300 cm 0 0 300 300 re W n 0 1 -1 0 300 0 cm", id="turned"),
-    ],
-)
-def test_text_that_a_clipping_path_shows_is_not_counted(clip: str) -> None:
+def test_text_in_a_transparent_group_is_not_counted() -> None:
     grouped = changed(picture_page("", "/X Do", form=SEEN), form="/Group<</S/Transparency>>")
 
-    assert counted(f"q {clip} {shown('Dear members', x=200)} Q") == 0
     assert pdf.read(grouped, LIMIT).invisible_characters == 0
 
 

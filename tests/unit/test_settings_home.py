@@ -62,15 +62,12 @@ def test_a_file_that_was_only_found_names_no_files_for_programs(
 
 @pytest.mark.parametrize("content", [b"home = 5\n", b'home = "a\n', b'home = "\xff"\n'])
 def test_an_invalid_home_is_ignored(folder: Path, content: bytes) -> None:
+    """A missing file is an error: it may have named another home with the stack in question."""
     default = find_home()
 
     (folder / FILE_NAME).write_bytes(content)
 
     assert find_home() == default
-
-
-def test_a_missing_file_is_an_error_instead_of_the_default_home(folder: Path) -> None:
-    """The file may have named another home with the stack in question."""
     with pytest.raises(ConfigurationError, match="does not exist"):
         find_home(folder / "gone.toml")
 

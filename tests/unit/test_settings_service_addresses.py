@@ -94,36 +94,28 @@ def test_an_invalid_database_address_is_rejected(url: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "setting",
+    ("name", "url"),
     [
-        *(
-            {"broker_url": url}
-            for url in (
-                "redis://host",
-                "redis://host:6379/15",
-                f"REDIS://user:{SECRET}@[::1]:6379/0",
-                f"redis://:{SECRET}@{OTHER}@host/0",
-                f"rediss://:{SECRET}@host/0?ssl_cert_reqs=CERT_REQUIRED&ssl_ca_certs=/etc/ca.pem",
-                f"redis+socket://:{SECRET}@/run/valkey.sock?virtual_host=2",
-                "unix:///run/valkey.sock?db=2",
-            )
+        ("broker_url", "redis://host"),
+        ("broker_url", "redis://host:6379/15"),
+        ("broker_url", f"REDIS://user:{SECRET}@[::1]:6379/0"),
+        ("broker_url", f"redis://:{SECRET}@{OTHER}@host/0"),
+        (
+            "broker_url",
+            f"rediss://:{SECRET}@host/0?ssl_cert_reqs=CERT_REQUIRED&ssl_ca_certs=/etc/ca.pem",
         ),
-        *(
-            {"database_url": url}
-            for url in (
-                "postgresql://host/db",
-                f"postgres://user:{SECRET}@host:5432/db?sslmode=require",
-                f"postgresql+psycopg://user:{SECRET}/{OTHER}@[::1]:5432/db",
-                f"postgresql://user:{SECRET}@/db?host=/run/postgresql",
-                "postgresql:///db",
-                "postgresql://user@/db",
-            )
-        ),
+        ("broker_url", f"redis+socket://:{SECRET}@/run/valkey.sock?virtual_host=2"),
+        ("broker_url", "unix:///run/valkey.sock?db=2"),
+        ("database_url", "postgresql://host/db"),
+        ("database_url", f"postgres://user:{SECRET}@host:5432/db?sslmode=require"),
+        ("database_url", f"postgresql+psycopg://user:{SECRET}/{OTHER}@[::1]:5432/db"),
+        ("database_url", f"postgresql://user:{SECRET}@/db?host=/run/postgresql"),
+        ("database_url", "postgresql:///db"),
+        ("database_url", "postgresql://user@/db"),
     ],
 )
-def test_a_valid_address_is_accepted(setting: dict[str, str]) -> None:
-    (name,) = setting
-    assert getattr(load(None, **setting), name) is not None
+def test_a_valid_address_is_accepted(name: str, url: str) -> None:
+    assert getattr(load(None, **{name: url}), name) is not None
 
 
 @pytest.mark.parametrize(

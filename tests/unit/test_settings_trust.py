@@ -52,7 +52,10 @@ def refused(config: Path | None = None) -> str:
     return f"{caught.value.what} {caught.value.hint}"
 
 
-def test_a_file_of_another_user_is_rejected(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_another_user_is_rejected(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing in such a file is used; a file named explicitly may belong to another user."""
     file = folder / "chordwise.toml"
     give_away(file, monkeypatch)
 
@@ -61,15 +64,6 @@ def test_a_file_of_another_user_is_rejected(folder: Path, monkeypatch: pytest.Mo
     assert f"The settings file {file} belongs to" in said
     assert f"--config {file}" in said
     assert "chown" in said
-
-
-def test_the_exit_code_for_a_rejected_file_is_78(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Nothing in such a file is used; a file named explicitly may belong to another user."""
-    file = folder / "chordwise.toml"
-    give_away(file, monkeypatch)
-
     assert run(["config"]) == 78
     shown = capsys.readouterr()
     assert shown.out == ""
@@ -77,6 +71,23 @@ def test_the_exit_code_for_a_rejected_file_is_78(
     assert run(["config", "--config", str(file)]) == 0
     monkeypatch.setenv("CHORDWISE_CONFIG", str(file))
     assert run(["config"]) == 0
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="needs root to give a folder or a link away")
+def test_a_folder_or_link_of_another_user_is_rejected(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner can replace the file, or redirect the link to any other file of this user."""
+    file = folder / "chordwise.toml"
+    file.rename(tmp_path / "mine.toml")
+    file.symlink_to(tmp_path / "mine.toml")
+    give_away(file, monkeypatch)
+    assert "belongs to" in refused()
+
+    file.unlink()
+    (tmp_path / "mine.toml").rename(file)
+    give_away(tmp_path, monkeypatch)
+    assert f"is reached through {tmp_path}, which belongs to" in refused()
 
 
 @pytest.mark.parametrize("is_named", [False, True])
@@ -140,15 +151,6 @@ def test_a_folder_in_which_others_may_replace_the_file_is_rejected(
     assert load(file if is_named else None).model == "theirs"
 
 
-def test_another_users_folder_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its owner can replace the file."""
-    if not IS_ROOT:
-        pytest.skip("needs root to give a folder away")
-    give_away(tmp_path, monkeypatch)
-
-    assert f"is reached through {tmp_path}, which belongs to" in refused()
-
-
 def test_the_target_folder_of_a_link_is_checked(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,19 +167,6 @@ def test_the_target_folder_of_a_link_is_checked(
     assert load().model == "theirs"
 
     give_away(target, monkeypatch)
-    assert "belongs to" in refused()
-
-
-@pytest.mark.skipif(not IS_ROOT, reason="needs root to make a link of another user")
-def test_a_link_of_another_user_is_rejected(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its owner can redirect it to any other file of this user."""
-    (folder / "chordwise.toml").rename(tmp_path / "mine.toml")
-    (folder / "chordwise.toml").symlink_to(tmp_path / "mine.toml")
-
-    give_away(folder / "chordwise.toml", monkeypatch)
-
     assert "belongs to" in refused()
 
 

@@ -1,4 +1,4 @@
-"""Tests of retrying transactions during an outage of the database, without a server."""
+"""Tests of addresses of PostgreSQL, and of retries during an outage, without a server."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from datetime import timedelta
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
 
-from chordwise.errors import LeaseLostError, ServiceUnavailableError
+from chordwise.errors import ConfigurationError, LeaseLostError, ServiceUnavailableError
 from chordwise.storage.database import Database, translate_errors
+from chordwise.storage.postgresql import address_of
 
 LOST = OperationalError("UPDATE", {}, psycopg.OperationalError("server closed the connection"))
 
@@ -31,11 +33,10 @@ def entries(database: Database, within: timedelta, errors: list[Exception]) -> i
     return entered
 
 
-def test_a_transaction_is_retried_after_a_lost_connection(database: Database) -> None:
+def test_a_transaction_is_retried_after_a_lost_connection_until_the_timeout(
+    database: Database,
+) -> None:
     assert entries(database, timedelta(seconds=30), [LOST, LOST]) == 3
-
-
-def test_retries_end_after_the_timeout(database: Database) -> None:
     with pytest.raises(ServiceUnavailableError, match="server closed the connection"):
         entries(database, timedelta(0), [LOST])
 
@@ -54,3 +55,33 @@ def test_a_lack_of_file_descriptors_counts_as_an_outage() -> None:
     assert "ulimit" in caught.value.hint
     with pytest.raises(BrokenPipeError), translate_errors():  # unrelated to the database
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+ADDRESSES = {
+    "postgresql://ann:p%40ss/w?rd@db.lan:5433/letters": {
+        "host": "db.lan",
+        "port": "5433",
+        "user": "ann",
+        "password": "p@ss/w?rd",
+        "dbname": "letters",
+    },
+    "postgresql+psycopg://ann@/letters?host=/run/sockets&connect_timeout=3": {
+        "user": "ann",
+        "dbname": "letters",
+        "host": "/run/sockets",
+        "connect_timeout": "3",
+    },
+    "postgres://[::1]:5433/letters": {"host": "::1", "port": "5433", "dbname": "letters"},
+    "postgresql://one,two/letters": {"host": "one,two", "dbname": "letters"},
+}
+
+
+@pytest.mark.parametrize("url", ADDRESSES)
+def test_an_address_has_the_parameters_of_its_url(url: str) -> None:
+    assert address_of(SecretStr(url)) == ADDRESSES[url]
+
+
+@pytest.mark.parametrize("url", ["letters", "mysql://db.lan/letters", "postgresql://db.lan:port/x"])
+def test_another_address_is_a_configuration_error(url: str) -> None:
+    with pytest.raises(ConfigurationError):
+        address_of(SecretStr(url))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,15 +17,23 @@ from chordwise.telemetry.liveness import State
 
 
 def test_a_process_without_a_recent_heartbeat_is_not_healthy(tmp_path: Path) -> None:
+    """The file must contain a known state; one that cannot be written becomes stale."""
     liveness.write_heartbeat(tmp_path, "worker", State.BUSY)
     then = time.time() - liveness.STALE_SECONDS - 1
+    file = liveness.alive_file(tmp_path, "worker")
 
-    os.utime(liveness.alive_file(tmp_path, "worker"), (then, then))
-
+    os.utime(file, (then, then))
     sign = liveness.last_sign(tmp_path, "worker")
-    assert not sign.is_fresh
-    assert not sign.is_healthy
+    assert (sign.is_fresh, sign.is_healthy) == (False, False)
     assert str(sign) == "The worker sends no heartbeat: last state busy, 31 s ago."
+
+    file.write_text("", "utf-8")
+    none = "The worker has sent no heartbeat on this machine."
+    assert str(liveness.last_sign(tmp_path, "worker")) == none
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "run").write_text("no folder", "utf-8")
+    liveness.write_heartbeat(tmp_path / "other", "worker", State.BUSY)
+    assert not liveness.last_sign(tmp_path / "other", "worker").is_fresh
 
 
 @pytest.mark.parametrize("state", State)
@@ -39,38 +48,24 @@ def test_only_a_working_process_is_healthy(tmp_path: Path, state: State) -> None
     assert not liveness.last_sign(tmp_path / "home", "scheduler").is_fresh
 
 
-def test_a_file_with_other_content_is_not_a_heartbeat(tmp_path: Path) -> None:
-    """Older versions only touched the file; it must contain a known state."""
-    file = liveness.alive_file(tmp_path, "worker")
-    file.parent.mkdir()
-    file.touch()
-
-    assert str(liveness.last_sign(tmp_path, "worker")) == (
-        "The worker has sent no heartbeat on this machine."
-    )
-
-
-def test_a_heartbeat_that_cannot_be_written_becomes_stale(tmp_path: Path) -> None:
-    (tmp_path / "run").write_text("no folder", "utf-8")
-
-    liveness.write_heartbeat(tmp_path, "worker", State.BUSY)
-
-    assert not liveness.last_sign(tmp_path, "worker").is_fresh
-
-
 @pytest.mark.parametrize(
-    ("process", "main"), [("worker", worker.process.main), ("scheduler", scheduler.process.main)]
+    ("process", "main", "arguments"),
+    [
+        ("worker", worker.process.main, []),
+        ("reader", worker.process.main, ["--queues", "read"]),
+        ("scheduler", scheduler.process.main, []),
+    ],
 )
 def test_health_is_reported_as_an_exit_code_and_a_message(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     process: str,
-    main: object,
+    main: Callable[[], int],
+    arguments: list[str],
 ) -> None:
     monkeypatch.setenv("CHORDWISE_HOME", str(tmp_path))
-    monkeypatch.setattr("sys.argv", [process, "health"])
-    assert callable(main)
+    monkeypatch.setattr("sys.argv", [process, *arguments, "health"])
 
     before = main()
     liveness.write_heartbeat(tmp_path, process, State.WORKING)

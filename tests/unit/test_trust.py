@@ -6,12 +6,13 @@ import pytest
 
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.facts import Fact
-from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.json_values import JsonObject, JsonValue, objects
 from chordwise.domain.trust import (
     WHOLE,
     Doubt,
     Reason,
     by_path,
+    contradictions,
     disagreements,
     named_elsewhere,
     of_other_type,
@@ -79,6 +80,12 @@ def test_a_date_of_another_paragraph_is_no_value_of_an_item() -> None:
     assert named_elsewhere(text.replace("\n", " "), answer, TASK) == ["/fields/0"]
 
 
+def disagreeing(*parts: JsonObject, output: JsonObject) -> list[str]:
+    """Return the paths of an output to check for the contradictions of chunks."""
+    rows = contradictions(parts, output, TASK, is_by_rule=True)
+    return list(disagreements(rows, output))
+
+
 def test_chunks_disagree_on_single_values_only() -> None:
     """The same value in more words, or as another form of a date or number, is no disagreement."""
     merged = fields(
@@ -87,8 +94,8 @@ def test_chunks_disagree_on_single_values_only() -> None:
         *(("landlord", "Ann Ash"), ("landlord", "Ash")),
     )
 
-    assert list(disagreements([merged, merged], merged, TASK)) == ["/fields/0", "/fields/1"]
-    assert list(disagreements([merged], merged, TASK)) == []
+    assert disagreeing(merged, merged, output=merged) == ["/fields/0", "/fields/1"]
+    assert disagreeing(merged, output=merged) == []
 
 
 def test_chunks_disagree_on_members_of_a_schema_outside_of_lists() -> None:
@@ -98,7 +105,52 @@ def test_chunks_disagree_on_members_of_a_schema_outside_of_lists() -> None:
     ]
     merged: JsonObject = {"data": {"total": 5, "law": "Bavaria", "rows": [{"id": 5}, {"id": 7}]}}
 
-    assert list(disagreements(parts, merged, TASK)) == ["/data/total"]
+    assert disagreeing(*parts, output=merged) == ["/data/total"]
+
+
+@pytest.mark.parametrize(
+    ("kept", "other"),
+    [
+        ("5,000 EUR", "EUR 5000"),
+        ("5,000 EUR", "€ 5,000.00"),
+        ("Acme Ltd.", "ACME LTD"),
+        ("April 5, 2003", "2003-04-05"),
+        (5, "5.0"),
+    ],
+)
+def test_the_same_value_in_another_form_is_no_contradiction(
+    kept: JsonValue, other: JsonValue
+) -> None:
+    parts: list[JsonObject] = [{"data": {"fee": kept}}, {"data": {"fee": other}}]
+
+    assert contradictions(parts, parts[0], TASK, is_by_rule=False) == []
+
+
+def test_each_other_value_is_recorded_once_with_its_quote() -> None:
+    quoted: JsonObject = {"path": "/fee", "quote": "a fee of 7", "start_char": 3, "end_char": 13}
+    others: list[JsonObject] = [
+        {"data": {"fee": fee}, "evidence": [quoted]} for fee in (7, "7.0", *range(100, 140))
+    ]
+    output: JsonObject = {"data": {"fee": 5}, "evidence": []}
+
+    rows = contradictions([output, *others], output, TASK, is_by_rule=False)
+
+    span = {"quote": "a fee of 7", "start_char": 3, "end_char": 13}
+    because = {"kept_because": "decided by the model"}
+    assert rows[0] == {"path": "/data/fee", "value": "7", **span, **because}
+    assert [row["value"] for row in rows] == ["7", *map(str, range(100, 119))]
+
+
+def test_a_value_that_was_dropped_is_recorded_without_a_doubt_about_the_surer_one() -> None:
+    """The built-in model keeps one value of an item."""
+    kept, other = fields(("law", "Bavaria")), fields(("law", "Saxony"))
+    surer: list[JsonValue] = [{**field, "confidence": 9} for field in objects(kept["fields"])]
+    output: JsonObject = {"fields": surer}
+
+    (row,) = contradictions([other, output], output, TASK, is_by_rule=True)
+
+    assert (row["value"], row["kept_because"]) == ("Saxony", "higher confidence")
+    assert list(disagreements([row], output)) == []
 
 
 def test_reasons_belong_to_the_values_that_they_are_about() -> None:

@@ -45,67 +45,57 @@ def watched(world: World) -> tuple[Consumption, Watchdog]:
 
 
 def test_a_worker_that_receives_messages_is_consuming() -> None:
+    """This is reported only after it has begun."""
     world = World()
     consumption, watchdog = watched(world)
+    _, beginning = watched(starting := World())
 
     world.now = 60
     consumption.answered()
     world.now = 65
     assert watchdog.check() is State.CONSUMING
-    assert world.shown == [State.CONSUMING]
-    assert world.questions == 0
+    assert (world.shown, world.questions) == ([State.CONSUMING], 0)
+    starting.now = 1
+    assert beginning.check() is State.CONSUMING  # the timeout has not passed yet
+    assert starting.shown == []
+    beginning.begin(sender="Celery")
+    assert starting.shown == [State.CONSUMING]
 
 
 def test_a_worker_without_a_free_slot_is_busy_without_a_time_limit() -> None:
+    """With a free slot it must request messages."""
     world = World()
     consumption, watchdog = watched(world)
 
     with consumption.working(), consumption.working():
         world.now = 3_600
         states = [watchdog.check() for _ in range(10)]
-
     assert states == [State.BUSY] * 10
     assert watchdog.check() is State.CONSUMING  # a slot has just become free
     assert world.reasons == []
 
-
-def test_a_worker_with_a_free_slot_must_request_messages() -> None:
-    world = World()
-    consumption, watchdog = watched(world)
-
     with consumption.working():
-        world.now = 60
+        world.now += 60
         states = [watchdog.check() for _ in range(3)]
-
     assert states == [None] * 3
     assert len(world.reasons) == 1
 
 
 def test_a_worker_waits_for_an_unavailable_broker() -> None:
-    """It reports that it waits, also at its start, and never restarts for this reason."""
+    """It reports that it waits, also at its start, and never restarts for this reason.
+
+    The timeout begins again when the broker is available.
+    """
     world = World(broker_is_healthy=False)
-    _, watchdog = watched(world)
+    consumption, watchdog = watched(world)
 
     world.now = 60
     assert [watchdog.check() for _ in range(20)] == [State.WAITING] * 20
     assert world.shown == [State.WAITING] * 20
-    assert world.reasons == []
-
-
-def test_the_timeout_restarts_when_the_broker_is_available_again() -> None:
-    world = World(broker_is_healthy=False)
-    consumption, watchdog = watched(world)
-    world.now = 60
-    for _ in range(20):
-        watchdog.check()
-
     world.broker_is_healthy = True
-    first_looks = [watchdog.check() for _ in range(2)]
+    assert [watchdog.check() for _ in range(2)] == [None, None]
     consumption.answered()
-    after_an_answer = watchdog.check()
-
-    assert first_looks == [None, None]
-    assert after_an_answer is State.CONSUMING
+    assert watchdog.check() is State.CONSUMING
     assert world.reasons == []
 
 
@@ -117,26 +107,11 @@ def test_a_worker_that_does_not_consume_from_a_healthy_broker_exits() -> None:
     world.now = 3_600
     watchdog.check()
     watchdog.check()
-    reasons_before = list(world.reasons)
+    assert world.reasons == []
     watchdog.check()
 
-    assert reasons_before == []
     assert world.reasons == ["the broker answers, but the worker consumes no messages"]
     assert world.shown == []
-
-
-def test_consuming_is_reported_only_after_it_has_begun() -> None:
-    world = World()
-    _, watchdog = watched(world)
-
-    world.now = 1
-    first = watchdog.check()
-    before = list(world.shown)
-    watchdog.begin(sender="Celery")
-
-    assert first is State.CONSUMING  # the timeout has not passed yet
-    assert before == []
-    assert world.shown == [State.CONSUMING]
 
 
 @pytest.fixture
@@ -151,10 +126,7 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountedThreads]:
 def test_a_task_occupies_its_slot_while_it_runs(pool: CountedThreads) -> None:
     answers: SimpleQueue[object] = SimpleQueue()
 
-    def task() -> tuple[int, object, float]:
-        return (0, pool.consumption.is_busy, 0.0)
-
-    pool.on_apply(task, (), {}, callback=answers.put)
+    pool.on_apply(lambda: (0, pool.consumption.is_busy, 0.0), (), {}, callback=answers.put)
     answer = answers.get(timeout=10)
     pool.on_stop()
 

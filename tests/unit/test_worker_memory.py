@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chordwise.readers import limits
-from worker.memory import limit_megabytes, resident_megabytes, watch_memory
+from worker.process import limit_megabytes, resident_megabytes, watch_memory
 
 
 def test_a_process_leaves_above_its_limit_and_at_once_far_above_it() -> None:

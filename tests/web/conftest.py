@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
@@ -26,6 +26,7 @@ from chordwise.web.server import Served, serve
 from tests.fakes.pipeline import close_all
 
 Theme: TypeAlias = Literal["light", "dark"]
+VisitWith: TypeAlias = "Callable[[Settings], AbstractContextManager[Visit]]"
 # The themes differ only in colors.
 _RULES: dict[Theme, dict[str, list[str]]] = {
     "light": {"resultTypes": ["violations"]},
@@ -132,6 +133,19 @@ def visit(request: pytest.FixtureRequest, browser: Browser, served: Served) -> I
     """Sign in by the link; errors of the pages' scripts fail the test."""
     with visiting(browser, served, request.config.getoption("--screenshots")) as visitor:
         yield visitor
+
+
+@pytest.fixture
+def visit_with(request: pytest.FixtureRequest, browser: Browser) -> VisitWith:
+    """Return a function that serves the pages with other settings, and signs in by the link."""
+
+    @contextmanager
+    def opened(settings: Settings) -> Iterator[Visit]:
+        pictures = request.config.getoption("--screenshots")
+        with serving(settings) as server, visiting(browser, server, pictures) as visitor:
+            yield visitor
+
+    return opened
 
 
 @contextmanager

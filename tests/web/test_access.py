@@ -37,8 +37,17 @@ def client(served: Served) -> Iterator[httpx.Client]:
 def sign_in(client: httpx.Client, served: Served) -> str:
     """Open the link; return the CSRF token of the session."""
     client.get(served.link)
-    page = client.get("/runs").text
+    return csrf_in(client.get("/runs").text)
+
+
+def csrf_in(page: str) -> str:
     return page.partition('name="csrf" value="')[2].partition('"')[0]
+
+
+@pytest.fixture
+def protected(settings: Settings) -> Settings:
+    """Return settings with a password."""
+    return with_settings(settings, "web", password_hash=SecretStr(hash_password(PASSPHRASE)))
 
 
 def same_origin(client: httpx.Client) -> dict[str, str]:
@@ -64,7 +73,10 @@ def test_the_token_becomes_a_cookie(served: Served, client: httpx.Client) -> Non
 
 
 def test_every_response_has_security_headers(served: Served, client: httpx.Client) -> None:
-    """No response may run foreign scripts or be framed by another site."""
+    """No response may run foreign scripts or be framed by another site.
+
+    An unchanged file is not sent again; pages are never stored.
+    """
     sign_in(client, served)
     for path in ("/runs", "/static/chordwise.js", "/nothing", "/runs?sort=x"):
         headers = client.get(path).headers
@@ -75,33 +87,23 @@ def test_every_response_has_security_headers(served: Served, client: httpx.Clien
         assert "unsafe" not in policy
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "same-origin"
-
-
-def test_static_files_are_cached_by_the_browser(served: Served, client: httpx.Client) -> None:
-    """An unchanged file is not sent again; pages are never stored."""
-    sign_in(client, served)
     sent = client.get("/static/chordwise.js")
     again = client.get("/static/chordwise.js", headers={"If-None-Match": sent.headers["etag"]})
-
-    assert sent.headers["cache-control"] == "no-cache"
-    assert again.status_code == 304
+    assert (sent.headers["cache-control"], again.status_code) == ("no-cache", 304)
     assert client.get("/runs").headers["cache-control"] == "no-store"
 
 
 def test_malformed_parameters_cause_no_server_error(served: Served, client: httpx.Client) -> None:
-    """NUL characters, which PostgreSQL cannot store, and a cursor that is nested too deeply."""
+    """NUL characters, which PostgreSQL cannot store, and a cursor that is nested too deeply.
+
+    A host name that an attacker points to the server gets no page, even with the cookie.
+    """
     csrf = sign_in(client, served)
     deep = base64.urlsafe_b64encode(b"[" * 3_000).decode()
     for path in ("/runs/%00", "/runs/a%00/live", "/review?run=%00", f"/runs?after={deep}"):
         assert client.get(path).status_code == 400, path
     sent = {"csrf": csrf, "sql": "SELECT 'a\0b'"}
-
     assert client.post("/sql", data=sent, headers=same_origin(client)).status_code == 200
-
-
-def test_an_unknown_host_name_is_refused(served: Served, client: httpx.Client) -> None:
-    """A host name that an attacker points to the server gets no page, even with the cookie."""
-    sign_in(client, served)
 
     for host in ("attacker.example", "127.0.0.1.attacker.example", ""):
         assert client.get("/runs", headers={"Host": host}).status_code in (400, 421), host
@@ -158,10 +160,15 @@ def test_no_path_leads_out_of_the_static_files(served: Served) -> None:
 
 
 def test_uploads_are_bounded(settings: Settings) -> None:
-    """A request that is too large is refused, whether or not its size is announced."""
+    """A request that is too large is refused, whether or not its size is announced.
+
+    The login form has its own limit, regardless of the limit of uploads.
+    """
     with serving(with_settings(settings, "web", max_upload_megabytes=1)) as served:
         base = served.link.partition("/?")[0]
         with httpx.Client(base_url=base) as client:
+            login = {"files": ("a.txt", b"x" * 1_100_000)}
+            before = client.post("/login", files=login, headers=same_origin(client))
             csrf = sign_in(client, served)
             headers = {**same_origin(client), "X-CSRF-Token": csrf}
             part = b'--b\r\nContent-Disposition: form-data; name="x"; filename="a"\r\n\r\n'
@@ -174,16 +181,7 @@ def test_uploads_are_bounded(settings: Settings) -> None:
             )
             field = client.post("/runs", data={"profile": "x" * 1_100_000}, headers=headers)
 
-    assert [answer.status_code for answer in (announced, chunked, field)] == [413, 413, 413]
-
-
-def test_no_upload_is_accepted_before_signing_in(client: httpx.Client) -> None:
-    """The login form has its own limit, regardless of the limit of uploads."""
-    large = {"files": ("a.txt", b"x" * 1_100_000)}
-
-    answer = client.post("/login", files=large, headers=same_origin(client))
-
-    assert answer.status_code == 413
+    assert {answer.status_code for answer in (before, announced, chunked, field)} == {413}
 
 
 def test_a_slow_body_is_refused(
@@ -213,26 +211,27 @@ def test_a_slow_body_is_refused(
 
 
 def test_the_password_signs_in_and_attempts_are_limited(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    protected: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The right password leads to the requested page; after five wrong ones there is a wait."""
-    known = with_settings(settings, "web", password_hash=SecretStr(hash_password(PASSPHRASE)))
-    with serving(known) as served:
+    with serving(protected) as served:
         base = served.link.partition("/?")[0]
         with httpx.Client(base_url=base) as client:
             redirect = client.get("/runs?status=open")
-            form = client.get(redirect.headers["location"])
-            csrf = form.text.partition('name="csrf" value="')[2].partition('"')[0]
-            form_fields = {
-                "csrf": csrf,
-                "name": "Ada",
-                "password": PASSPHRASE,
-                "next": "/runs?status=open",
-            }
+            csrf = csrf_in(client.get(redirect.headers["location"]).text)
+            form = {"csrf": csrf, "name": "Ada", "next": "/runs?status=open"}
+            form_fields = {**form, "password": PASSPHRASE}
             opened = client.post("/login", data=form_fields, headers=same_origin(client))
             page = client.get("/runs")
+        for away in ("//attacker.example", "/\\attacker.example", "https://attacker.example"):
+            with httpx.Client(base_url=base) as client:
+                form = {"csrf": csrf_in(client.get("/login").text), "password": PASSPHRASE}
+                led = client.post(
+                    "/login", data={**form, "next": away}, headers=same_origin(client)
+                )
+                assert (led.status_code, led.headers["location"]) == (303, "/")
         with httpx.Client(base_url=base) as client:
-            csrf = client.get("/login").text.partition('name="csrf" value="')[2].partition('"')[0]
+            csrf = csrf_in(client.get("/login").text)
             wrong = {"csrf": csrf, "password": "wrong", "next": "//attacker.example"}
             monkeypatch.setattr("chordwise.web.login._OF_NAME", (2, 300.0))
             tried = [
@@ -247,23 +246,21 @@ def test_the_password_signs_in_and_attempts_are_limited(
 
 
 def test_a_user_signs_in_and_out(
-    request: pytest.FixtureRequest, settings: Settings, browser: Browser
+    request: pytest.FixtureRequest, protected: Settings, browser: Browser
 ) -> None:
     """A wrong password is reported, the right one opens the page, signing out ends the session."""
-    known = with_settings(settings, "web", password_hash=SecretStr(hash_password(PASSPHRASE)))
-    with serving(known) as served:
+    with serving(protected) as served:
         away = replace(served, link=served.link.partition("?")[0] + "runs")
         pictures = request.config.getoption("--screenshots")
         with visiting(browser, away, pictures) as visit:
             page = visit.page
-            page.get_by_label("Your name").fill("Ada")
-            page.get_by_label("Password").fill("wrong")
-            page.get_by_role("button", name="Sign in").click()
-            expect(page.get_by_role("alert")).to_have_text("This password is wrong.")
-            visit.look("login")
-            page.get_by_label("Your name").fill("Ada")
-            page.get_by_label("Password").fill(PASSPHRASE)
-            page.get_by_role("button", name="Sign in").click()
+            for password, is_right in (("wrong", False), (PASSPHRASE, True)):
+                page.get_by_label("Your name").fill("Ada")
+                page.get_by_label("Password").fill(password)
+                page.get_by_role("button", name="Sign in").click()
+                if not is_right:
+                    expect(page.get_by_role("alert")).to_have_text("This password is wrong.")
+                    visit.look("login")
             expect(page.get_by_role("heading", name="Runs")).to_be_visible()
             page.goto(f"{away.link}?sort=nothing")
             visit.look("error")
@@ -289,33 +286,29 @@ def test_the_user_header_is_trusted_from_the_proxy_only(settings: Settings) -> N
     assert "Signed in as Grace" in answers[0].text
 
 
-def test_a_restart_ends_the_sessions(settings: Settings) -> None:
-    """The token of the link is new at each start, and a cookie of the time before is refused."""
-    with serving(settings) as served, httpx.Client() as client:
-        client.get(served.link, follow_redirects=True)
-        cookies, before = dict(client.cookies), served.link
+def test_a_copied_cookie_is_of_no_use_after_signing_out(settings: Settings) -> None:
+    """Signing out ends the session in the server; other sessions go on until a restart.
 
-    with serving(settings) as served, httpx.Client(cookies=cookies) as client:
-        answer = client.get(served.link.partition("?")[0] + "runs")
-
-    assert served.link != before
-    assert answer.status_code == 403
-
-
-def test_a_copied_cookie_is_of_no_use_after_signing_out(
-    served: Served, client: httpx.Client
-) -> None:
-    """Signing out ends the session in the server; other sessions go on."""
-    csrf = sign_in(client, served)
-    copied = dict(client.cookies)
-    with httpx.Client(base_url=client.base_url) as other:
+    The token of the link is new at each start.
+    """
+    with (
+        serving(settings) as served,
+        httpx.Client(base_url=served.link.partition("/?")[0]) as client,
+        httpx.Client(base_url=client.base_url) as other,
+    ):
+        csrf = sign_in(client, served)
+        copied = dict(client.cookies)
         sign_in(other, served)
         before = httpx.get(f"{client.base_url}/runs", cookies=copied).status_code
         client.post("/logout", data={"csrf": csrf}, headers=same_origin(client))
         after = httpx.get(f"{client.base_url}/runs", cookies=copied).status_code
         elsewhere = other.get("/runs").status_code
+        kept, link = dict(other.cookies), served.link
+    with serving(settings) as served, httpx.Client(cookies=kept) as client:
+        restarted = client.get(served.link.partition("?")[0] + "runs").status_code
 
-    assert (before, after, elsewhere) == (200, 403, 200)
+    assert (before, after, elsewhere, restarted) == (200, 403, 200, 403)
+    assert served.link != link
 
 
 @pytest.mark.parametrize(
@@ -338,16 +331,14 @@ def raw_answer(served: Served, head: str) -> bytes:
         return b"".join(iter(lambda: connection.recv(65_536), b""))
 
 
-def test_parallel_guesses_are_counted_before_they_are_checked(settings: Settings) -> None:
+def test_parallel_guesses_are_counted_before_they_are_checked(protected: Settings) -> None:
     """Of twenty simultaneous guesses five are checked; others at the address may still sign in."""
-    known = with_settings(settings, "web", password_hash=SecretStr(hash_password(PASSPHRASE)))
-    with serving(known) as served:
+    with serving(protected) as served:
         base = served.link.partition("/?")[0]
 
         def attempt(name: str, password: str) -> int:
             with httpx.Client(base_url=base, timeout=60) as client:
-                page = client.get("/login").text
-                csrf = page.partition('name="csrf" value="')[2].partition('"')[0]
+                csrf = csrf_in(client.get("/login").text)
                 sent = {"csrf": csrf, "name": name, "password": password, "next": "/"}
                 return client.post("/login", data=sent, headers=same_origin(client)).status_code
 

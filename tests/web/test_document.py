@@ -14,20 +14,16 @@ from zipfile import ZipFile
 import httpx
 import pypdfium2
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Page, Route, expect
 
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
-from chordwise.domain.learning.feedback_input import FeedbackInput
-from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import ModelRequestError
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.learning import feedback
-from chordwise.pipeline.learning.feedback import FeedbackLine, Signed
 from chordwise.pipeline.runs import page_pictures
 from chordwise.readers.reader import Reader, RenderedPage
-from chordwise.relations.results import ResultSelection
 from chordwise.settings import ReaderSettings, Settings
 from tests.fakes.generated_answers import a_field
+from tests.fakes.learning import say
 from tests.fakes.office_files import pdf, shown
 from tests.fakes.pipeline import (
     LONG,
@@ -41,7 +37,7 @@ from tests.fakes.pipeline import (
 )
 from tests.fakes.processes import wait_until
 from tests.fakes.scripted_model import Answer
-from tests.web.conftest import Visit, serving, visiting
+from tests.web.conftest import Visit, VisitWith, serving
 
 FEE = a_field("annual fee", "500 EUR", 9, quote="annual fee: 500 EUR")
 FIRST = "SELECT document_id FROM jobs ORDER BY id LIMIT 1"
@@ -162,34 +158,15 @@ def test_a_page_in_an_archive_is_shown(
 def test_a_correction_is_shown_before_the_value_of_the_model(
     lease: tuple[Pipeline, Path], visit: Visit
 ) -> None:
-    """It is shown at its selected place, with its author in the history below."""
+    """It is shown at its selected place, with its author in the history below.
+
+    Each example in the prompt links to its document.
+    """
     pipeline, path = lease
     start = str(pipeline.value("SELECT text FROM documents")).index("paid by")
     span = (start, start + len("paid by"))
-    corrected = FeedbackInput(
-        verdict=Verdict.CORRECTED, path="annual fee", value="600 EUR", span=span
-    )
-    line = FeedbackLine(
-        number=1,
-        document="lease.pdf",
-        analysis_type=None,
-        signed=Signed(entered=corrected, author="Anna"),
-    )
-    with pipeline.context.database.write() as session:
-        assert feedback.give_all(session, ResultSelection(), [line]).stored == 1
-
-    page = visit.open(f"/documents/{pipeline.value(FIRST)}")
-
-    assert page.locator(".fact .value ins").inner_text() == "600 EUR"
-    assert page.locator(".fact .before del").inner_text() == "500 EUR"
-    expect(page.locator(".remarks")).to_contain_text("600 EUR, before 500 EUR, as in paid by Anna")
-    expect(page.locator("#page-2 img")).to_have_js_property("naturalWidth", 600)
-    assert words_below(page, path, pipeline.value(FACT)) == "paid by"
-
-
-def test_the_examples_in_the_prompt_are_listed(lease: tuple[Pipeline, Path], visit: Visit) -> None:
-    """Each example links to its document."""
-    pipeline, _ = lease
+    corrected = {"path": "annual fee", "value": "600 EUR", "span": span}
+    say(pipeline, "corrected", ["lease.pdf"], **corrected, author="Anna")
     pipeline.execute(
         "INSERT INTO learned_examples"
         " (id, document_id, analysis_type, version, feedback_ids, text, answer)"
@@ -200,13 +177,19 @@ def test_the_examples_in_the_prompt_are_listed(lease: tuple[Pipeline, Path], vis
 
     page = visit.open(f"/documents/{document}")
 
+    assert page.locator(".fact .value ins").inner_text() == "600 EUR"
+    assert page.locator(".fact .before del").inner_text() == "500 EUR"
+    said = "600 EUR, before 500 EUR, as in paid by Anna"
+    expect(page.locator(".remarks").first).to_contain_text(said)
+    expect(page.locator("#page-2 img")).to_have_js_property("naturalWidth", 600)
+    assert words_below(page, path, pipeline.value(FACT)) == "paid by"
     shown_examples = page.locator("details", has_text="Examples shown (1)")
     expect(shown_examples).to_contain_text("lease.pdf, version 2")
     expect(shown_examples.locator("a")).to_have_attribute("href", f"/documents/{document}")
 
 
 def test_a_long_document_shows_its_chunks_and_calls(
-    settings: Settings, browser: Browser, request: pytest.FixtureRequest
+    settings: Settings, visit_with: VisitWith
 ) -> None:
     """The text is divided into its chunks; an opened chunk shows its prompt."""
     quoting = a_summary("It cost more than the town had planned")
@@ -214,10 +197,7 @@ def test_a_long_document_shows_its_chunks_and_calls(
     pipeline = a_pipeline(small, quoting, repeat_last=True)
     pipeline.work(pipeline.submit(LONG))
 
-    with (
-        serving(pipeline.context.settings) as served,
-        visiting(browser, served, request.config.getoption("--screenshots")) as visit,
-    ):
+    with visit_with(pipeline.context.settings) as visit:
         page = visit.open(f"/documents/{pipeline.value(FIRST)}")
         page.locator(".story > details > summary", has_text="Parts of the document").click()
         page.locator(".chunks summary").first.click()
@@ -263,11 +243,7 @@ def test_hostile_documents_and_answers_are_inert(settings: Settings, visit: Visi
     hostile = a_document(HOSTILE, name := f"{SCRIPT}\\u202e.txt")
     pipeline.analyze(hostile, options=replace(a_run(), name=f"run {SCRIPT}"))
 
-    rejected = FeedbackInput(verdict=Verdict.REJECTED, path="/main_topic")
-    said = Signed(entered=rejected, note=SCRIPT, author=SCRIPT)
-    line = FeedbackLine(number=1, document=name, analysis_type=None, signed=said)
-    with pipeline.context.database.write() as session:
-        assert feedback.give_all(session, ResultSelection(), [line]).stored == 1
+    say(pipeline, "rejected", [name], path="/main_topic", note=SCRIPT, author=SCRIPT)
 
     for address in (
         *("/results", "/results?words=harbour", f"/results?label={quote(SCRIPT)}", "/runs"),
@@ -287,13 +263,11 @@ def test_hostile_documents_and_answers_are_inert(settings: Settings, visit: Visi
 
 def test_an_unknown_document_is_not_found(visit: Visit) -> None:
     """No address leads to a file by its name."""
+    none = "00000000-0000-0000-0000-000000000000"
     for address in (
-        "/documents/00000000-0000-0000-0000-000000000000",
-        "/documents/00000000-0000-0000-0000-000000000000/pages/1.png",
-        f"/documents/00000000-0000-0000-0000-000000000000/pages/{'1' * 5_000}.png",
-        f"/jobs/00000000-0000-0000-0000-000000000000/parts/{'1' * 5_000}",
+        *(f"/documents/{none}", f"/documents/{none}/pages/1.png", "/documents/x"),
+        *(f"/documents/{none}/pages/{'1' * 5_000}.png", f"/jobs/{none}/parts/{'1' * 5_000}"),
         "/documents/..%2f..%2fetc%2fpasswd",
-        "/documents/x",
     ):
         assert visit.page.request.get(f"{visit.base}{address}").status == 404, address
 
@@ -302,9 +276,8 @@ def test_a_file_that_is_slow_to_render_stops_nothing_else(
     settings: Settings, lease: tuple[Pipeline, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each page has a time limit, is tried once, and no page is tried after some slow ones."""
-    monkeypatch.setattr(page_pictures, "_PAGE_SECONDS", 0.5)
-    monkeypatch.setattr(page_pictures, "_FREE_SECONDS", 0.0)
-    monkeypatch.setattr(page_pictures, "_MAX_EXTRA_SECONDS", 1.0)
+    for name, seconds in (("PAGE", 0.5), ("FREE", 0.0), ("MAX_EXTRA", 1.0)):
+        monkeypatch.setattr(page_pictures, f"_{name}_SECONDS", seconds)
     rendered: list[int] = []
     render = Reader.picture
 
@@ -315,17 +288,16 @@ def test_a_file_that_is_slow_to_render_stops_nothing_else(
     monkeypatch.setattr(Reader, "picture", noted)
     pipeline, path = lease
     good = pipeline.value(FIRST)
-    slow = path.with_name("slow.pdf")
+    slow, other = path.with_name("slow.pdf"), path.with_name("other.pdf")
     slow.write_bytes(pdf(["0 0 300 300 re f\n" * 200_000] * 12))
+    other.write_bytes(path.read_bytes().replace(b"Lease", b"Other"))
     with Reader(ReaderSettings()) as reader:
-        pipeline.analyze(
-            *reader.read_documents(a_copy(path, path.with_name("other.pdf"), b"Other"))
-        )
+        pipeline.analyze(*reader.read_documents(other))
     document = pipeline.value("SELECT document_id FROM jobs ORDER BY id DESC LIMIT 1")
-    moved = {"path": str(slow).encode(), "sha256": sha256(slow.read_bytes()).hexdigest()}
     pipeline.execute(
         "UPDATE intakes SET raw_path = :path, sha256 = :sha256 WHERE document_id = :document",
-        **moved,
+        path=str(slow).encode(),
+        sha256=sha256(slow.read_bytes()).hexdigest(),
         document=document,
     )
 
@@ -346,9 +318,3 @@ def test_a_file_that_is_slow_to_render_stops_nothing_else(
     assert shown_pages == [200, 200, 200]
     assert refused == {404}
     assert len(rendered) - 1 <= 3
-
-
-def a_copy(path: Path, to: Path, title: bytes) -> Path:
-    """Return a copy of the lease with another title, so that it is another document."""
-    to.write_bytes(path.read_bytes().replace(b"Lease", title))
-    return to

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
 from chordwise.settings import Profile, Settings
 from tests.fakes.inbox_watch import LETTER, watched
-from tests.web.conftest import Visit, serving, visiting
+from tests.web.conftest import Visit, VisitWith
 
 
 def test_files_are_listed_with_their_states(
-    request: pytest.FixtureRequest, tmp_path: Path, settings: Settings, browser: Browser
+    tmp_path: Path, settings: Settings, visit_with: VisitWith
 ) -> None:
     """A delivered file, a failed file with its reason, and a waiting file."""
     inbox = watched(tmp_path, settings, {"letters": Profile(instructions="who writes")})
@@ -21,12 +21,8 @@ def test_files_are_listed_with_their_states(
     inbox.drop("<b>note</b>.bin", "\0\1\2" * 300)
     inbox.deliver()
     inbox.drop("berta.txt", LETTER)
-    pictures = request.config.getoption("--screenshots")
 
-    with (
-        serving(inbox.pipeline.context.settings) as served,
-        visiting(browser, served, pictures) as visit,
-    ):
+    with visit_with(inbox.pipeline.context.settings) as visit:
         page = visit.open("/inbox")
         figures = page.locator(".figures dd").all_inner_texts()
         assert [figure.split()[0] for figure in figures] == ["1", "0", "1", "1"]
@@ -38,8 +34,9 @@ def test_files_are_listed_with_their_states(
     inbox.close()
 
 
-def test_without_a_folder_the_page_explains_the_setting(visit: Visit) -> None:
-    """Without a watched folder the page shows the setting to add."""
-    page = visit.open("/inbox")
-
-    expect(page.locator(".empty")).to_contain_text('folders = ["inbox"]')
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [("/inbox", 'folders = ["inbox"]'), ("/schedules", "chordwise schedules add")],
+)
+def test_an_empty_page_explains_what_to_add(visit: Visit, path: str, said: str) -> None:
+    expect(visit.open(path).locator(".empty")).to_contain_text(said)

@@ -100,40 +100,26 @@ def test_sums_over_calls_are_loaded_after_the_page(pipeline: Pipeline, visit: Vi
 
 
 def test_paused_work_is_counted_and_can_be_continued(pipeline: Pipeline, visit: Visit) -> None:
-    """The list counts it among the problems, as the command does."""
-    paused = pipeline.submit("A text of its own.")
+    """The list counts it among the problems, as the command does.
+
+    Tags, escape sequences and direction marks in a name are shown as text. On a phone, the
+    navigation is scrolled to the current page, even to the last one.
+    """
+    paused = submitted(pipeline, HOSTILE)
     pipeline.execute("UPDATE jobs SET status = 'paused'")
     pipeline.execute("UPDATE runs SET status = 'paused'")
 
     page = visit.open("/runs")
     expect(page.locator("td[data-label='Problems']")).to_have_text("1")
     visit.open(f"/runs/{paused.run_id}")
-
     expect(page.get_by_role("button", name="Continue")).to_be_visible()
+    shown = page.locator("tbody th", has_text="alert(1)").first.inner_text()
+    assert shown == r"<script>alert(1)</script>\u001b[31m\u202etxt.exe"
 
-
-def test_the_current_page_is_visible_in_the_navigation_on_a_phone(
-    pipeline: Pipeline, visit: Visit
-) -> None:
-    """The navigation is scrolled to the current page, even to the last one."""
-    assert pipeline.value("SELECT count(*) FROM runs") == 0
     visit.page.set_viewport_size({"width": 390, "height": 844})
-
-    page = visit.open("/sql")
-
-    box = page.locator(".bar nav [aria-current]").bounding_box()
+    box = visit.open("/sql").locator(".bar nav [aria-current]").bounding_box()
     assert box is not None
     assert 0 <= box["x"] <= 390 - box["width"]
-
-
-def test_a_hostile_name_is_shown_as_text(pipeline: Pipeline, visit: Visit) -> None:
-    """Tags, escape sequences and direction marks in a name are shown as text."""
-    submission = submitted(pipeline, HOSTILE)
-
-    page = visit.open(f"/runs/{submission.run_id}")
-
-    shown = page.locator("tbody th", has_text="alert(1)").inner_text()
-    assert shown == r"<script>alert(1)</script>\u001b[31m\u202etxt.exe"
 
 
 def test_a_run_leads_to_its_table(pipeline: Pipeline, visit: Visit) -> None:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
 from chordwise.settings import Settings
 from tests.fakes.pipeline import a_pipeline
 from tests.fakes.scheduling import nightly
-from tests.web.conftest import Visit, serving, visiting
+from tests.web.conftest import VisitWith
 
 
 def test_a_schedule_is_started_from_the_page(
-    request: pytest.FixtureRequest, tmp_path: Path, settings: Settings, browser: Browser
+    tmp_path: Path, settings: Settings, visit_with: VisitWith
 ) -> None:
     """A configured schedule that no scheduler has loaded starts once; a second start is refused."""
     known = settings.model_copy(update={"schedules": {"nightly": nightly(tmp_path)}})
     pipeline = a_pipeline(known)
-    pictures = request.config.getoption("--screenshots")
 
-    with serving(known) as served, visiting(browser, served, pictures) as visit:
+    with visit_with(known) as visit:
         page = visit.open("/schedules")
         expect(page.locator("tbody tr")).to_contain_text("Not loaded by a scheduler yet")
         visit.confirm("Run nightly now")
@@ -35,10 +33,3 @@ def test_a_schedule_is_started_from_the_page(
     assert pipeline.rows("SELECT schedule, trigger, status FROM schedule_runs") == [
         ("nightly", "command", "due")
     ]
-
-
-def test_without_a_schedule_the_page_shows_the_command(visit: Visit) -> None:
-    """Without schedules the page shows the command that adds one."""
-    page = visit.open("/schedules")
-
-    expect(page.locator(".empty")).to_contain_text("chordwise schedules add")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from contextlib import ExitStack, suppress
 from urllib.parse import urlsplit
 
@@ -11,10 +13,10 @@ import pytest
 from pydantic import SecretStr
 
 from chordwise.embedded.home import home_at, read_address
-from chordwise.errors import ConfigurationError
+from chordwise.errors import ConfigurationError, ExitCode
 from chordwise.settings import Settings
 from chordwise.web.server import Served, serve
-from tests.fakes.commands import output_of
+from tests.fakes.commands import environment_of, output_of
 from tests.fakes.pipeline import with_settings
 from tests.web.conftest import serving
 
@@ -50,22 +52,35 @@ def test_the_link_is_private_to_the_user(settings: Settings) -> None:
     assert read_address(home.web_link_file) is None
 
 
+def test_a_refusal_is_a_sentence_and_a_hint(settings: Settings) -> None:
+    """What was being loaded when the command ended adds no traceback."""
+    refused = subprocess.run(
+        [sys.executable, "-P", "-m", "chordwise", "web"],
+        env={**environment_of(settings), "CHORDWISE_WEB__ADDRESS": "192.0.2.1"},
+        timeout=60,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert refused.returncode == ExitCode.CONFIGURATION
+    assert [line.partition(":")[0] for line in refused.stderr.splitlines()] == ["Error", "Hint"]
+
+
 @pytest.mark.parametrize("address", ["0.0.0.0", "192.0.2.1", "documents.example.com"])  # noqa: S104 - which is refused
 def test_an_unprotected_public_address_is_refused(settings: Settings, address: str) -> None:
-    """Other hosts could reach it, and neither a password nor a proxy protects it."""
+    """Other hosts could reach it, and neither a password nor a proxy protects it.
+
+    Nor can a port in use be served.
+    """
     wrong = with_settings(settings, "web", address=address)
 
     with pytest.raises(ConfigurationError, match="open to every user"):
         serve(wrong, lambda _: None)
-
-
-def test_a_port_in_use_is_refused(settings: Settings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
-        wrong = with_settings(settings, "web", port=other.getsockname()[1])
-
+        taken = with_settings(settings, "web", port=other.getsockname()[1])
         with pytest.raises(ConfigurationError, match="cannot be served") as refused:
-            serve(wrong, lambda _: None)
-
+            serve(taken, lambda _: None)
     assert "--port" in refused.value.hint
 
 

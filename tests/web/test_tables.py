@@ -15,6 +15,7 @@ from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject
 from chordwise.llm.model import CompletionRequest
 from chordwise.settings import Settings
+from chordwise.web.pages import answer_tables
 from chordwise.web.server import Served
 from tests.fakes.generated_answers import a_field
 from tests.fakes.learning import LABELS, doubted
@@ -69,15 +70,6 @@ def reading(request: CompletionRequest) -> str:
     fields = [a_field(name, value, 9, quote=f"{name}: {value}") for name, _, value in lines]
     missing = {item.strip() for item in ITEMS.split(",")} - {name for name, _, _ in lines}
     return json.dumps({"fields": [*fields, *(a_field(name, None, 9) for name in missing)]})
-
-
-def labelling(request: CompletionRequest) -> str:
-    """Return a label, or values of which one is an object without a precise type."""
-    if request.task.analysis_type == AnalysisType.CLASSIFICATION:
-        return a_label("invoice", 0.9, "Ada buys.")
-    data = {"buyer": "Ada", "terms": {"days": 30}}
-    evidence = [{"path": f"/{name}", "quote": "Ada buys.", "confidence": 9} for name in data]
-    return json.dumps({"data": data, "evidence": evidence})
 
 
 @pytest.fixture
@@ -149,10 +141,34 @@ def test_cells_are_checked_by_keyboard(pipeline: Pipeline, visit: Visit) -> None
     ]
 
 
-def test_a_missing_value_is_found_in_the_nearest_passage(pipeline: Pipeline, visit: Visit) -> None:
-    """One key fills the passage into the correction, and its place is stored with it."""
-    contracts(pipeline, 4)
+def test_a_question_about_absent_values_is_answered(pipeline: Pipeline, visit: Visit) -> None:
+    contracts(pipeline)
     page = visit.open("/tables/contracts")
+    page.locator("form.asking input[name=question]").fill("count contracts where period is silent")
+    page.keyboard.press("Enter")
+
+    expect(page.locator("main")).to_contain_text("3 of 12 documents")
+    page.locator("summary", has_text="Quotes (3)").click()
+    expect(page.locator("main")).to_contain_text("notice period = not mentioned")
+    visit.look("ask-absent")
+
+
+def test_a_missing_value_is_found_in_the_nearest_passage(pipeline: Pipeline, visit: Visit) -> None:
+    """One key fills the passage into the correction, and its place is stored with it.
+
+    The review offers the same passages. An undo is refused after another decision.
+    """
+    contracts(pipeline, 4)
+    job = pipeline.value(
+        "SELECT job_id FROM fact_quotes WHERE trust = 'silent' AND item = 'notice period'"
+    )
+    page = visit.open(f"/review?job={job}&path=/fields/5")
+    expect(page.locator("#asked")).to_have_text("notice period")
+    page.keyboard.press("m")
+    expect(page.locator("#correction input[name=value]")).to_be_focused()
+    visit.look("review-passages")
+
+    visit.open("/tables/contracts")
     cell(page, 3, 5).click()
     expect(page.locator(".passages q")).to_have_count(1)
     page.keyboard.press("Escape")
@@ -165,28 +181,29 @@ def test_a_missing_value_is_found_in_the_nearest_passage(pipeline: Pipeline, vis
     visit.look("table-passages")
     page.keyboard.type("at any time")
     page.keyboard.press("Enter")
-
     expect(cell(page, 3, 5)).to_have_text("at any time")
     quote = "SELECT quote FROM fact_quotes WHERE item = 'notice period' AND verdict = 'corrected'"
     assert pipeline.rows(quote) == [("Either party may end this agreement by notice in writing.",)]
 
-
-def test_the_review_offers_the_nearest_passages(pipeline: Pipeline, visit: Visit) -> None:
-    contracts(pipeline, 4)
-    job = pipeline.value(
-        "SELECT job_id FROM fact_quotes WHERE trust = 'silent' AND item = 'notice period'"
+    expect(page.locator("#panel [name=feedback]")).to_have_count(1)
+    pipeline.execute(
+        "INSERT INTO feedback SELECT (jsonb_populate_record(NULL::feedback, to_jsonb(b)"
+        " || jsonb_build_object('id', uuidv7(), 'verdict', 'rejected', 'created_at',"
+        " clock_timestamp()))).* FROM feedback AS b"
     )
-    page = visit.open(f"/review?job={job}&path=/fields/5")
-    expect(page.locator("#asked")).to_have_text("notice period")
-    page.keyboard.press("m")
-    expect(page.locator("#correction input[name=value]")).to_be_focused()
-    visit.look("review-passages")
+    page.keyboard.press("u")
+    expect(page.locator(".panel-head")).to_contain_text("Another decision was made")
+    assert pipeline.value("SELECT count(*) FROM feedback WHERE withdraws IS NOT NULL") == 0
 
 
 def test_failed_documents_and_previews_are_marked(pipeline: Pipeline, visit: Visit) -> None:
-    """A document without an answer has a row with its state and no cells to open."""
+    """A document without an answer has a row with its state and no cells to open.
+
+    A warning about a document is a cell of its own, in the column of the names.
+    """
     contracts(pipeline, 2)
-    pipeline.execute("UPDATE results SET language_model = false")
+    pipeline.execute("UPDATE results SET language_model = false, needs_review = true")
+    pipeline.execute("UPDATE intakes SET message = 'Page 2 has no text.' WHERE source ~ '001'")
     pipeline.execute(
         "WITH failed AS (DELETE FROM results WHERE document_id ="
         " (SELECT document_id FROM intakes WHERE source ~ '000') RETURNING job_id),"
@@ -196,11 +213,15 @@ def test_failed_documents_and_previews_are_marked(pipeline: Pipeline, visit: Vis
     page = visit.open("/tables/contracts")
     expect(page.locator(".notice")).to_contain_text("Preview without a language model")
     expect(cell(page, 0, 0)).to_contain_text("failed")
-    cell(page, 0, 2).click()
-    expect(page.locator("#panel")).to_contain_text("There is no value to decide on.")
-    cell(page, 0, 0).click()
-    expect(page.locator("#panel")).to_contain_text("There is no value to decide on.")
+    for column in (2, 0):
+        cell(page, 0, column).click()
+        expect(page.locator("#panel")).to_contain_text("There is no value to decide on.")
     visit.look("table-failed")
+    page.keyboard.press("n")
+    expect(cell(page, 1, 0)).to_be_focused()
+    expect(page.locator("#panel")).to_contain_text("Page 2 has no text.")
+    page.keyboard.press("a")
+    expect(cell(page, 1, 0)).not_to_have_class("check")
 
 
 @pytest.mark.parametrize(
@@ -243,26 +264,29 @@ def test_columns_are_sorted_filtered_and_described(pipeline: Pipeline, visit: Vi
     expect(page.locator("#summary")).to_have_text("4 documents · 0 cells to check")
     visit.follow(page.locator("#legend").get_by_role("link", name="not mentioned"))
     expect(cell(page, 0, 5)).to_have_class("silent")
-    page.get_by_role("searchbox").fill("007")
+    page.get_by_role("searchbox", name="Search in names and values").fill("007")
     with page.expect_navigation():
-        page.get_by_role("searchbox").press("Enter")
+        page.get_by_role("searchbox", name="Search in names and values").press("Enter")
     expect(page.locator("#sheet")).to_contain_text("No rows match")
     visit.follow(page.get_by_role("link", name="Show all"))
     expect(page.locator("#summary")).to_have_text("12 documents · 2 cells to check")
 
 
-def test_rows_are_loaded_when_they_are_needed(pipeline: Pipeline, visit: Visit) -> None:
+def test_rows_are_loaded_when_they_are_needed(
+    pipeline: Pipeline, visit: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Keys reach a cell to check that is not loaded yet; after the last, the first follows."""
-    contracts(pipeline, 130)
+    monkeypatch.setattr(answer_tables, "_PAGE_ROWS", 40)
+    contracts(pipeline, 52)
     page = visit.open("/tables/contracts")
-    expect(page.locator("#sheet tbody tr[data-document]")).to_have_count(100)
+    expect(page.locator("#sheet tbody tr[data-document]")).to_have_count(40)
     page.keyboard.press("n")
     expect(cell(page, 1, 4)).to_be_focused()
     page.keyboard.press("n")
-    expect(cell(page, 129, 1)).to_be_focused()
+    expect(cell(page, 51, 1)).to_be_focused()
     expect(page.locator("#panel mark")).to_contain_text("governing law")
     page.keyboard.press("ArrowUp")
-    expect(cell(page, 128, 1)).to_be_focused()
+    expect(cell(page, 50, 1)).to_be_focused()
     page.keyboard.press("n")
     page.keyboard.press("n")
     expect(cell(page, 1, 4)).to_be_focused()
@@ -278,7 +302,8 @@ def test_a_list_opens_as_a_table_of_its_own(pipeline: Pipeline, visit: Visit) ->
     for value in ("bolt 1", "1.5", "bolt 2", "heavy"):
         doubted(pipeline, value, "value not in quote")
     page = visit.open("/tables/orders")
-    expect(page.locator("#summary")).to_have_text("1 document · 4 cells to check")
+    summary, shown = page.locator("#summary"), page.locator("#panel .value")
+    expect(summary).to_have_text("1 document · 4 cells to check")
 
     cell(page, 0, 2).click()
     expect(page.locator(".nested tbody tr")).to_have_count(3)
@@ -286,25 +311,18 @@ def test_a_list_opens_as_a_table_of_its_own(pipeline: Pipeline, visit: Visit) ->
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Next to check").last).to_be_focused()
     page.keyboard.press("Enter")
-    expect(page.locator("#panel .value")).to_have_text("bolt 1")
+    expect(shown).to_have_text("bolt 1")
+    for value, left in (("1.5", "3 cells"), ("bolt 2", "2 cells"), ("heavy", "1 cell")):
+        page.keyboard.press("n")
+        expect(shown).to_contain_text(value)
+        page.keyboard.press("a")
+        expect(summary).to_have_text(f"1 document · {left} to check")
     page.keyboard.press("n")
-    expect(page.locator("#panel .value")).to_have_text("1.5")
-    page.keyboard.press("a")
-    expect(page.locator("#summary")).to_have_text("1 document · 3 cells to check")
-    page.keyboard.press("n")
-    expect(page.locator("#panel .value")).to_have_text("bolt 2")
-    page.keyboard.press("a")
-    expect(page.locator("#summary")).to_have_text("1 document · 2 cells to check")
-    page.keyboard.press("n")
-    expect(page.locator("#panel .value")).to_contain_text("heavy")
-    page.keyboard.press("a")
-    expect(page.locator("#summary")).to_have_text("1 document · 1 cell to check")
-    page.keyboard.press("n")
-    expect(page.locator("#panel .value")).to_have_text("bolt 1")
+    expect(shown).to_have_text("bolt 1")
     page.keyboard.press("c")
     page.keyboard.type("nut")
     page.keyboard.press("Enter")
-    expect(page.locator("#summary")).to_have_text("1 document · 0 cells to check")
+    expect(summary).to_have_text("1 document · 0 cells to check")
     page.get_by_role("button", name="All rows").click()
     expect(page.get_by_role("button", name="nut")).to_be_visible()
     rows = "SELECT what FROM answers.orders_lines ORDER BY row_index"
@@ -352,11 +370,12 @@ def test_values_that_an_answer_left_out_are_added(pipeline: Pipeline, visit: Vis
 
 def test_labels_and_open_values_have_cells(settings: Settings, visit: Visit) -> None:
     """A label belongs to another answer than the values; both are decided on in their cells."""
-    pipeline = a_pipeline(settings, labelling, repeat_last=True)
-    schema: JsonObject = {
-        "type": "object",
-        "properties": {"buyer": {"type": "string"}, "terms": {"type": "object"}},
-    }
+    data = {"buyer": "Ada", "terms": {"days": 30}}
+    evidence = [{"path": f"/{name}", "quote": "Ada buys.", "confidence": 9} for name in data]
+    script = json.dumps({"data": data, "evidence": evidence}), a_label("invoice", 0.9, "Ada buys.")
+    pipeline = a_pipeline(settings, *script)
+    members: JsonObject = {"buyer": {"type": "string"}, "terms": {"type": "object"}}
+    schema: JsonObject = {"type": "object", "properties": members}
     kinds = (AnalysisType.EXTRACTION, AnalysisType.CLASSIFICATION)
     options = a_run(*kinds, analysis=AnalysisOptions(schema=schema, labels=LABELS))
     pipeline.analyze(a_document("Ada buys.", "a.txt"), options=replace(options, save_as="mixed"))
@@ -370,33 +389,23 @@ def test_labels_and_open_values_have_cells(settings: Settings, visit: Visit) -> 
         expect(cell(page, 0, column)).to_have_class("confirmed")
 
 
-def test_an_undo_refuses_after_another_decision(pipeline: Pipeline, visit: Visit) -> None:
-    """A decision that was made since the panel was opened is shown, and stays."""
-    contracts(pipeline, 4)
+def test_a_question_is_answered_above_the_table(pipeline: Pipeline, visit: Visit) -> None:
+    contracts(pipeline)
     page = visit.open("/tables/contracts")
-    cell(page, 0, 1).click()
-    expect(page.locator("#asked")).to_have_text("governing law")
-    page.keyboard.press("a")
-    undo = page.locator("#panel [name=feedback]")
-    expect(undo).to_have_count(1)
-    pipeline.execute(
-        "INSERT INTO feedback SELECT (jsonb_populate_record(NULL::feedback, to_jsonb(b)"
-        " || jsonb_build_object('id', uuidv7(), 'verdict', 'rejected', 'created_at',"
-        " clock_timestamp()))).* FROM feedback AS b"
-    )
-    page.keyboard.press("u")
-    expect(page.locator(".panel-head")).to_contain_text("Another decision was made")
-    assert pipeline.value("SELECT count(*) FROM feedback WHERE withdraws IS NOT NULL") == 0
+    box = page.get_by_label("Ask a question about all documents")
+    box.fill("count contracts by notice period where annual fee > 3000")
+    with page.expect_navigation():
+        box.press("Enter")
 
-
-def test_a_warning_about_a_document_is_seen(pipeline: Pipeline, visit: Visit) -> None:
-    """It is a cell of its own, in the column of the names."""
-    contracts(pipeline, 2)
-    pipeline.execute("UPDATE intakes SET message = 'Page 2 has no text.' WHERE source ~ '000'")
-    pipeline.execute("UPDATE results SET needs_review = true")
-    page = visit.open("/tables/contracts")
-    page.keyboard.press("n")
-    expect(cell(page, 0, 0)).to_be_focused()
-    expect(page.locator("#panel")).to_contain_text("Page 2 has no text.")
-    page.keyboard.press("a")
-    expect(cell(page, 0, 0)).not_to_have_class("check")
+    expect(page.locator("h2")).to_have_text("In 7 of 12 documents:")
+    expect(page.locator("tbody tr").first).to_have_text("90 days3")
+    expect(page.get_by_text("Silent: 3 documents: ")).to_be_visible()
+    expect(page.get_by_text("Plan: answers.contracts")).to_be_visible()
+    page.get_by_text("Quotes (").click()
+    expect(page.locator("details q").first).to_be_visible()
+    visit.look("ask")
+    box = page.get_by_label("Ask a question about all documents")
+    box.fill("Which ones end soon?")
+    with page.expect_navigation():
+        box.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("This question needs a language model.")

@@ -5,56 +5,36 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-
-import typer
 
 from chordwise.cli import access, run_watch
 from chordwise.cli.commands import quote
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, IsLong, NoWait
 from chordwise.cli.request import Arguments, Options, Paths
-from chordwise.cli.run_watch import suggest
 from chordwise.domain.number_formats import counted
 from chordwise.domain.states import IntakeStatus
 from chordwise.embedded.home import Level
-from chordwise.errors import ChordwiseError, ExitCode, RunCancelledError, UsageError
+from chordwise.errors import ChordwiseError, ExitCode, RunCancelledError
 from chordwise.pipeline.intake import answer_tables, found_files
 from chordwise.pipeline.intake.document_batches import TakenIn
-from chordwise.pipeline.intake.found_files import FileSource
 from chordwise.pipeline.intake.run_options import RunOptions, requested, require_answerable
 from chordwise.pipeline.intake.submit import Resume, Submission, open_or_resume
 from chordwise.pipeline.quoting.quote import too_expensive
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers import discovery
-from chordwise.readers.discovery import FoundFile, absolute, discover
 from chordwise.readers.reader import Reader
 from chordwise.relations import accounts
-from chordwise.relations.accounts import Account
 from chordwise.rendering import accounts as rendered_accounts
 from chordwise.rendering import live
+from chordwise.rendering.screen import confirmed
 from chordwise.settings import Settings
 from chordwise.storage.database import driver
 
 _NO_VOTES = "Votes and critique have no effect on the built-in extractive model."
 _STOPPING = "Stopping after the current document. Press Ctrl-C again to stop at once."
-
-
-def _is_agreed(invocation: Invocation, reason: str) -> bool:
-    """Ask for confirmation if there is a reason to.
-
-    Raises:
-        UsageError: There is one, and standard input is not a terminal.
-    """
-    if not reason:
-        return True
-    if not sys.stdin.isatty():
-        raise UsageError(reason, "Confirm with --yes, or limit the cost with --budget USD.")
-    invocation.screen.info(reason)
-    return typer.confirm("Submit the run?", err=True)
 
 
 class RunIntake:
@@ -69,16 +49,31 @@ class RunIntake:
         """Return the object that claims an interrupted run."""
         return Resume(context, self.screen.info, time.sleep)  # noqa: TID251 - waits in real time
 
-    def take_in(self, context: Context, submission: Submission) -> Account:
+    def take_in(self, context: Context, submission: Submission) -> accounts.Account:
         """Take in the remaining documents of a run, until Ctrl-C; return the account of the run.
 
         Raises:
             LeaseLostError: Another process has taken over the intake of this run.
             ServiceUnavailableError: The database cannot be reached.
         """
+        with context.database.read() as session:
+            account = accounts.of_run(driver(session), submission.run_id)
+        counts = itertools.count(account.taken + 1)
         try:
-            with suppress(KeyboardInterrupt):  # the second Ctrl-C; the first requests a stop
-                self._take_in(context, submission)
+            with (
+                suppress(KeyboardInterrupt),  # the second Ctrl-C; the first requests a stop
+                Reader(self.settings.readers) as reader,
+                live.display(self.screen) as display,
+                run_watch.interruptible(lambda: self.screen.info(_STOPPING)) as stopped,
+            ):
+
+                def count(name: str, _taken: TakenIn) -> None:
+                    display.show_intake(next(counts), account.intakes_found or 0, name)
+
+                source = found_files.FileSource(reader, sys.stdin.buffer)
+                found_files.take_in(
+                    context, submission, source, on_taken=count, is_stopped=stopped.is_set
+                )
         except RunCancelledError:
             raise
         except ChordwiseError:
@@ -88,7 +83,7 @@ class RunIntake:
             return accounts.of_run(driver(session), submission.run_id)
 
     def conclude(
-        self, account: Account, *, waits: bool, as_json: bool, is_long: bool = False
+        self, account: accounts.Account, *, waits: bool, as_json: bool, is_long: bool = False
     ) -> ExitCode:
         """Wait for a run and report it, or show how to wait for it later; return the exit code.
 
@@ -96,7 +91,7 @@ class RunIntake:
             ServiceUnavailableError: The database stays unavailable.
         """
         run, invocation, settings = account.run, self._invocation, self.settings
-        is_interrupted = account.intake_status != IntakeStatus.FINISHED
+        is_interrupted = account.intake_status == IntakeStatus.INTERRUPTED
         if waits and not is_interrupted:
             return run_watch.follow(
                 invocation, settings, account.run_id, run, as_json=as_json, is_long=is_long
@@ -119,46 +114,16 @@ class RunIntake:
             self._suggest_continue(run, f"Intake interrupted: {progress}.")
         return code
 
-    def _take_in(self, context: Context, submission: Submission) -> None:
-        with context.database.read() as session:
-            account = accounts.of_run(driver(session), submission.run_id)
-        with (
-            Reader(self.settings.readers) as reader,
-            live.display(self.screen) as display,
-            run_watch.deferred_interrupt(lambda: self.screen.info(_STOPPING)) as stopped,
-        ):
-            counts = itertools.count(account.taken + 1)
-
-            def count(name: str, _taken: TakenIn) -> None:
-                display.show_intake(next(counts), account.intakes_found or 0, name)
-
-            source = FileSource(reader, sys.stdin.buffer)
-            found_files.take_in(
-                context, submission, source, on_taken=count, is_stopped=stopped.is_set
-            )
-
     def _suggest_continue(self, name: str, sentence: str) -> None:
         self.screen.info(f"{sentence} Continue it with:")
-        suggest(self._invocation, self.settings, "continue", name)
-
-
-def _find_files(invocation: Invocation, paths: Sequence[str]) -> Sequence[FoundFile]:
-    """Find all files that the arguments name, before the first one is read."""
-    files: list[FoundFile] = []
-    with live.display(invocation.screen) as display:
-        for file in discover(paths):
-            files.append(file)
-            display.show_found(len(files))
-    invocation.screen.note(f"Found {counted(len(files), 'file')}.")
-    return files
+        run_watch.suggest(self._invocation, self.settings, "continue", name)
 
 
 def _open(
-    context: Context, intake: RunIntake, options: RunOptions, files: Sequence[FoundFile]
+    context: Context, intake: RunIntake, options: RunOptions, files: discovery.FileList
 ) -> Submission:
-    """Store the run with the list of its files, or resume an interrupted run."""
     screen = intake.screen
-    entries = [found_files.entry_of(file) for file in files]
+    entries = found_files.Entries(context.settings, files)
     now = datetime.now(UTC)  # noqa: TID251 - the clock
     submission = open_or_resume(context, options, now, entries, intake.resume(context))
     screen.note(f"Run {submission.name} ({submission.run_id})")
@@ -178,21 +143,15 @@ def _open(
     return submission
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportOptions:
-    """How the answers are shown."""
-
-    no_wait: NoWait = False
-    is_long: IsLong = False
-    as_json: AsJson = False
-
-
-def analyze(
+def analyze(  # noqa: PLR0913 - the options of a command
     invocation: Invocation,
     paths: Paths,
     arguments: Arguments,
     options: Options,
-    report: ReportOptions,
+    *,
+    no_wait: NoWait = False,
+    is_long: IsLong = False,
+    as_json: AsJson = False,
 ) -> ExitCode:
     """Analyze documents and show the answers.
 
@@ -222,7 +181,12 @@ def analyze(
         if not present:
             invocation.screen.info("There are no files to analyze.")
             return ExitCode.SUCCESS
-    files = _find_files(invocation, present)
+    files = discovery.FileList()
+    with live.display(invocation.screen) as display:
+        for file in discovery.discover(present):
+            files.append(file)
+            display.show_found(len(files))
+    invocation.screen.note(f"Found {counted(len(files), 'file')}.")
     settings = access.with_model(invocation, settings, run_options.model)
     require_answerable(settings, run_options)  # before the stack is started
     access.require_external_database(settings)
@@ -231,11 +195,12 @@ def analyze(
         if run_options.budget_usd is not None:
             quote.announce(context, paths, run_options, run_options.budget_usd, invocation.screen)
         reason = "" if arguments.get("yes") else too_expensive(context, run_options, files)
-        if not _is_agreed(invocation, reason):
+        if reason and sys.stdin.isatty():
+            invocation.screen.info(reason)
+        hint = "Confirm with --yes, or limit the cost with --budget USD."
+        if reason and not confirmed("Submit the run?", reason, hint):
             invocation.screen.info("Cancelled. Nothing was submitted.")
             return ExitCode.SUCCESS
-        run_options = replace(run_options, paths=tuple(map(absolute, paths)))
+        run_options = replace(run_options, paths=tuple(map(discovery.absolute, paths)))
         account = intake.take_in(context, _open(context, intake, run_options, files))
-    return intake.conclude(
-        account, waits=not report.no_wait, as_json=report.as_json, is_long=report.is_long
-    )
+    return intake.conclude(account, waits=not no_wait, as_json=as_json, is_long=is_long)

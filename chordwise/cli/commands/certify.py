@@ -13,14 +13,18 @@ from rich.text import Text
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, ScopeOptions
-from chordwise.domain.learning.certification import CertificationVerdict, outlook
+from chordwise.domain.learning.certification import (
+    Certificate,
+    CertificationVerdict,
+    advice,
+    outlook,
+)
 from chordwise.domain.number_formats import parse_share
 from chordwise.errors import ExitCode
 from chordwise.pipeline.learning import certification
-from chordwise.pipeline.learning.certification import Bounds, Certified
 from chordwise.pipeline.learning.scope import Scope
+from chordwise.relations.relation import Row
 from chordwise.rendering import layouts
-from chordwise.rendering.layouts import FirstThatFits
 from chordwise.rendering.plain_text import one_line
 
 _WIDTH = 40
@@ -46,60 +50,54 @@ def certify(
 
     chordwise review contracts --queue term
     """
-    bounds = Bounds(
+    bounds = certification.Bounds(
         max_error=parse_share("--max-error", max_error), risk=parse_share("--risk", risk)
     )
     settings = invocation.settings()
     with access.database(access.reach(invocation, settings)) as database:
         with database.read() as session:
             scope = selected.find(session, settings)
-        results = certification.certify(database, scope, bounds, invocation.occurrence)
+        rows = certification.certify(database, scope, bounds, invocation.occurrence)
     if as_json:
-        invocation.screen.write_json(
-            bounds=bounds, certified=[_as_json(result) for result in results]
-        )
-    elif results:
-        invocation.screen.show(render(results, scope, bounds.risk))
+        certified = [{**row, "to_check": row["to_check"][:_MAX_LISTED]} for row in rows]
+        invocation.screen.write_json(bounds=bounds, certified=certified)
+    elif rows:
+        invocation.screen.show(render(rows, scope, bounds.risk))
     else:
         invocation.screen.info("No results match. `chordwise runs` lists the runs.")
-    is_withdrawn = any(
-        result.certificate.verdict is CertificationVerdict.WITHDRAWN for result in results
-    )
+    verdicts = [row["certificate"].verdict for row in rows]
+    is_withdrawn = CertificationVerdict.WITHDRAWN in verdicts
     return ExitCode.INCOMPLETE if is_withdrawn else ExitCode.SUCCESS
 
 
-def render(results: Sequence[Certified], scope: Scope, risk: float) -> RenderableType:
+def render(rows: Sequence[Row], scope: Scope, risk: float) -> RenderableType:
     """Return a row for each field or label, with the command for the missing reviews.
 
     A narrow terminal shows the commands below the table.
     """
     names = ("Field", "Accepted", f"Error ({1 - risk:.0%})", "Checks", "To certify")
-    rows = [_row(result) for result in results]
-    commands = [
-        review_command(result, scope)
-        if result.certificate.verdict is CertificationVerdict.OPEN
-        else ""
-        for result in results
-    ]
-    wide = [
-        (*row[:-1], f"{row[-1]}: {command}" if command else row[-1])
-        for row, command in zip(rows, commands, strict=True)
-    ]
-    below = [Text(f"  {command}", style="cyan") for command in commands if command]
-    return FirstThatFits(
+    narrow, wide, below, advised = [], [], [], []
+    for row in rows:
+        *cells, todo = _cells(row)
+        narrow.append((*cells, todo))
+        if row["certificate"].verdict is CertificationVerdict.OPEN:
+            queue = [*scope.arguments, "--queue", row["name"] or row["analysis_type"]]
+            command = one_line(f"chordwise review {shlex.join(queue)}")
+            below.append(Text(f"  {command}", style="cyan"))
+            todo = f"{todo}: {command}"
+            made: Certificate = row["certificate"]
+            said = advice(made.verdict, made.expected_checks, made.expected_free)
+            advised.append(Text(f"{cells[0]}: {said}"))
+        wide.append((*cells, todo))
+    table = layouts.FirstThatFits(
         layouts.table(names, wide, right=("Checks",)),
-        Group(layouts.folded(names, rows, right=("Checks",)), *below),
+        Group(layouts.folded(names, narrow, right=("Checks",)), *below),
     )
+    return Group(table, *advised)
 
 
-def review_command(result: Certified, scope: Scope) -> str:
-    """Return the command that reviews the next answers."""
-    queue = result.unit.name or result.unit.analysis_type
-    return one_line(f"chordwise review {shlex.join([*scope.arguments, '--queue', queue])}")
-
-
-def _row(result: Certified) -> Sequence[str]:
-    certificate = result.certificate
+def _cells(row: Row) -> Sequence[str]:
+    certificate: Certificate = row["certificate"]
     todo = outlook(
         certificate.verdict,
         certificate.acceptable,
@@ -116,20 +114,6 @@ def _row(result: Certified) -> Sequence[str]:
             accepted, error = "not possible", f"base {certificate.error_bound:.1%}"
         case CertificationVerdict.WITHDRAWN:
             accepted = "withdrawn"
-            todo = f"{result.further_wrong:,} of {result.further:,} later checks are wrong"
-    name = one_line(result.unit.name or str(result.unit.analysis_type), _WIDTH)
+            todo = f"{row['later_wrong']:,} of {row['later_checks']:,} later checks are wrong"
+    name = one_line(row["name"] or row["analysis_type"], _WIDTH)
     return name, accepted, error, f"{certificate.checks:,}", todo
-
-
-def _as_json(result: Certified) -> dict[str, object]:
-    return {
-        "analysis_type": result.unit.analysis_type,
-        "name": result.unit.name,
-        "certificate": result.certificate,
-        "later_checks": result.further,
-        "later_wrong": result.further_wrong,
-        "to_check": [
-            {"source": candidate.source, "job_id": candidate.job_id, "paths": candidate.paths}
-            for candidate in result.to_check[:_MAX_LISTED]
-        ],
-    }

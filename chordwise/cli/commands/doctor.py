@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -46,15 +46,11 @@ def doctor(
         checks.append(check)
         if not as_json:
             invocation.screen.show(*_lines(check))
-    code = exit_code(checks)
+    # The highest: a configuration error outranks an unavailable service.
+    code = max((check.exit_code for check in checks), default=ExitCode.SUCCESS)
     if as_json:
         invocation.screen.write_json(checks=checks, exit_code=int(code))
     return code
-
-
-def exit_code(checks: Sequence[Check]) -> ExitCode:
-    """Return the highest exit code; a configuration error outranks an unavailable service."""
-    return max((check.exit_code for check in checks), default=ExitCode.SUCCESS)
 
 
 def _checks(invocation: Invocation, *, asks_model: bool) -> Iterator[Check]:
@@ -78,11 +74,6 @@ def _checks(invocation: Invocation, *, asks_model: bool) -> Iterator[Check]:
         yield failed("stack", error)
     yield from _unwatched(settings)
     yield from diagnose(settings, asks_model=asks_model)
-    yield from _schedules(settings)
-
-
-def _schedules(settings: Settings) -> Iterator[Check]:
-    """Yield the checks of the schedules; without a database only of those in the settings."""
     try:
         with access.read(settings) as session:
             yield from scheduled.checks(settings, session)
@@ -91,7 +82,6 @@ def _schedules(settings: Settings) -> Iterator[Check]:
 
 
 def _unwatched(settings: Settings) -> Iterator[Check]:
-    """Yield a warning if the running stack has other settings."""
     state = stack.find(settings.home)
     is_ready = state is not None and state.level is Level.ALL
     if is_ready and autostart_fingerprint(settings) and stack.is_watching(settings) is False:

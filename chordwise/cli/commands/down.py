@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.embedded import stack
 from chordwise.errors import ConfigurationError
+from chordwise.settings import find_home
 
 
 def down(invocation: Invocation, *, as_json: AsJson = False) -> None:
@@ -15,19 +14,13 @@ def down(invocation: Invocation, *, as_json: AsJson = False) -> None:
 
     chordwise down
     """
-    home = _home(invocation)
+    try:
+        home = invocation.settings().home
+    except ConfigurationError as error:  # stop the services all the same
+        home = find_home(invocation.config, invocation.home)
+        invocation.screen.note(f"{error.what} Stopping the services of {home} anyway.")
     was_up = stack.stop(home)
     if as_json:
         invocation.screen.write_json(stopped=was_up)
     else:
         invocation.screen.info("Stopped." if was_up else f"No services are running for {home}.")
-
-
-def _home(invocation: Invocation) -> Path:
-    """Return the home, even if other settings are wrong."""
-    try:
-        return invocation.settings().home
-    except ConfigurationError as error:
-        home = invocation.find_home()
-        invocation.screen.note(f"{error.what} Stopping the services of {home} anyway.")
-        return home

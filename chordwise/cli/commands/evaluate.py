@@ -17,9 +17,9 @@ from rich.text import Text
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Model, ScopeOptions
+from chordwise.domain.dates import DateOrder
 from chordwise.domain.learning.measures import Measure
 from chordwise.domain.number_formats import counted, interval
-from chordwise.domain.typed_values import DateOrder
 from chordwise.embedded.home import Level
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning import evaluation, gold
@@ -101,7 +101,6 @@ def evaluate(
 def _evaluate_suite(
     invocation: Invocation, settings: Settings, options: EvaluateOptions, *, as_json: bool
 ) -> ExitCode:
-    """Ask the model and the built-in one, and show both measurements side by side."""
     from chordwise.pipeline.learning import suite as suites  # noqa: PLC0415 - it loads Celery
 
     model, screen = options.model or settings.model, invocation.screen
@@ -147,6 +146,7 @@ _WORDS = {
     "rouge_1": "ROUGE-1",
     "rouge_l": "ROUGE-L",
     "row_recall": "rows found",
+    "leaf_f1": "F1 of single values",
     "page_accuracy": "pages right",
     "grounded": "quotes grounded",
     "seconds": "seconds per document",
@@ -158,9 +158,16 @@ _WORDS = {
 def render(evaluated: Row) -> Iterator[RenderableType]:
     """Return the measures of an analysis type: overall, by model and label, and confusions."""
     for part in evaluated["measured"]:
-        yield Text(one_line(f"{evaluated['analysis_type']}: {_heading(part)}"), style="bold")
+        who = "several models or prompts"
+        if part["model"]:
+            who = f"{part['provider']}/{part['model']}, {part['prompt_version']}"
+        unjudged = f", {part['unjudged']:,} without right answers" if part["unjudged"] else ""
+        held_out = " not used as examples" if part["is_held_out"] else ""
+        what = f"{counted(part['judged'], 'result')}{held_out}{unjudged} · {who}"
+        yield Text(one_line(f"{evaluated['analysis_type']}: {what}"), style="bold")
         measures = part["measures"]
-        yield _numbers([m for m in measures if not m.label or m.metric == "calibration_error"])
+        overall = [m for m in measures if not m.label or m.metric == "calibration_error"]
+        yield _numbers(("Value (95 %)",), [overall])
         if part["is_whole"]:
             yield from _by_label(measures)
             yield from _compared(evaluated["manners"])
@@ -172,64 +179,36 @@ def render(evaluated: Row) -> Iterator[RenderableType]:
 
 
 def side_by_side(models: Sequence[Sequence[Row]]) -> Iterator[RenderableType]:
-    """Return the measures of several models on the same documents, a column for each."""
-    for kinds in zip(*models, strict=False):
+    """Return the measures of several models on the same documents, two columns for each."""
+    for kinds in zip(*models, strict=True):
         heading = f"{kinds[0]['part']}: {kinds[0]['analysis_type']}"
         yield Text(one_line(heading), style="bold")
-        by_name: dict[tuple[str, str], dict[int, Measure]] = {}
-        for column, evaluated in enumerate(kinds):
-            for measure in evaluated["measured"][0]["measures"]:
-                if measure.metric != _CONFUSION:
-                    by_name.setdefault((measure.metric, measure.label), {})[column] = measure
-        rows = []
-        for (metric, label), measures in by_name.items():
-            cells = [_cell(measures.get(column)) for column in range(len(kinds))]
-            of = max(measure.count for measure in measures.values())
-            rows.append((f"  {_named(metric, label)}", *cells, f"{of:,}"))
-        yield layouts.numbers(("", *(one_line(row["asked"]) for row in kinds), "Of"), rows)
+        names = [one_line(row["asked"]) for row in kinds]
+        yield _numbers(names, [row["measured"][0]["measures"] for row in kinds])
         yield from _compared(kinds[0]["manners"])
         for evaluated in kinds:
             yield from _missing(evaluated["missing"])
 
 
-def _cell(measure: Measure | None) -> str:
-    if measure is None:
-        return "–"
-    bounds = interval(measure.low, measure.high, _number)
-    return f"{_number(measure.value)} ({bounds})" if bounds else _number(measure.value)
-
-
-def _named(metric: str, label: str) -> str:
-    return f"{_WORDS.get(metric, metric)}{f' of {one_line(label, _WIDTH)}' if label else ''}"
-
-
-def _heading(part: Row) -> str:
-    who = "several models or prompts"
-    if part["model"]:
-        who = f"{part['provider']}/{part['model']}, {part['prompt_version']}"
-    unjudged = f", {part['unjudged']:,} without right answers" if part["unjudged"] else ""
-    held_out = " not used as examples" if part["is_held_out"] else ""
-    return f"{counted(part['judged'], 'result')}{held_out}{unjudged} · {who}"
-
-
-def _numbers(measures: Sequence[Measure]) -> RenderableType:
+def _numbers(names: Sequence[str], columns: Sequence[Sequence[Measure]]) -> RenderableType:
+    by_metric: dict[tuple[str, str], dict[int, Measure]] = {}
+    for column, measures in enumerate(columns):
+        for measure in measures:
+            if measure.metric != _CONFUSION:
+                by_metric.setdefault((measure.metric, measure.label), {})[column] = measure
     rows = []
-    for measure in measures:
-        if measure.metric != _CONFUSION:
-            name = _named(measure.metric, measure.label)
-            rows.append(
-                (
-                    f"  {name}",
-                    _number(measure.value),
-                    interval(measure.low, measure.high, _number),
-                    f"{measure.count:,}",
-                )
-            )
-    return layouts.numbers(("", "Value", "95 %", "Of"), rows)
+    for (metric, label), of_columns in by_metric.items():
+        name = f"{_WORDS.get(metric, metric)}{f' of {one_line(label, _WIDTH)}' if label else ''}"
+        cells = ["–", ""] * len(columns)
+        for column, measure in of_columns.items():
+            bounds = interval(measure.low, measure.high, _number)
+            value = _number(measure.value) + (f" ({bounds})" if bounds else "")
+            cells[2 * column : 2 * column + 2] = value, f"{measure.count:,}"
+        rows.append((f"  {name}", *cells))
+    return layouts.numbers(("", *(title for name in names for title in (name, "Of"))), rows)
 
 
 def _by_label(measures: Sequence[Measure]) -> Iterator[RenderableType]:
-    """Return a row for each label or field, and a column for each measure."""
     rows: dict[str, dict[str, Measure]] = {}
     for measure in measures:
         if measure.label and measure.metric not in (_CONFUSION, "calibration_error"):
@@ -262,13 +241,16 @@ def _compared(manners: Mapping[str, Mapping[str, int]]) -> Iterator[RenderableTy
 
 def _confused(measures: Sequence[Measure]) -> Iterator[RenderableType]:
     wrong = [m for m in measures if m.metric == _CONFUSION and m.label != m.found]
-    if not wrong:
-        return
-    rows = []
-    for measure in sorted(wrong, key=lambda m: -m.value)[:_MAX_CONFUSED]:
-        label = one_line(measure.label, _WIDTH) or "another label"
-        rows.append((f"  {label}", one_line(measure.found, _WIDTH), f"{int(measure.value):,}"))
-    yield layouts.numbers(("  Should be", "Chosen", "Times"), rows)
+    rows = [
+        (
+            f"  {one_line(measure.label, _WIDTH) or 'another label'}",
+            one_line(measure.found, _WIDTH),
+            f"{int(measure.value):,}",
+        )
+        for measure in sorted(wrong, key=lambda m: -m.value)[:_MAX_CONFUSED]
+    ]
+    if rows:
+        yield layouts.numbers(("  Should be", "Chosen", "Times"), rows)
 
 
 def _missing(missing: Sequence[Row]) -> Iterator[RenderableType]:

@@ -6,19 +6,17 @@ import difflib
 import os
 import re
 import stat
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeAlias, cast
+from typing import Annotated, TypeAlias
 
 import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from chordwise.cli import access, command
-from chordwise.cli.command import EPILOG, Parsed, Values
+from chordwise.cli import access
+from chordwise.cli.command import Parsed, group
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.domain.json_values import JsonObject
@@ -30,13 +28,10 @@ from chordwise.errors import UsageError
 from chordwise.pipeline.exports.writers import new_file
 from chordwise.pipeline.intake import experiments as guardrails
 from chordwise.pipeline.learning import experiments
-from chordwise.pipeline.learning.experiments import SHARES, ExperimentArguments
-from chordwise.pipeline.models.model_client import Models
-from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.relations.relation import Row
 from chordwise.rendering import layouts
 from chordwise.rendering.plain_text import one_line
-from chordwise.rendering.screen import Screen
+from chordwise.rendering.screen import Screen, confirmed
 from chordwise.settings import Settings
 
 Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="Name of the experiment.")]
@@ -52,46 +47,34 @@ _WIDTH = 40
 _NOTHING = "–"
 # A comma separates entries only before a name and “=”, so a value may contain commas.
 _ENTRIES = re.compile(r",(?=[a-z_]+=)")
+_TEXTS = dict.fromkeys((*experiments.SHARES, "budget_usd"), str)
+_PARSED = Parsed(lambda values: values, outcome=Outcome, **_TEXTS)
+Arguments: TypeAlias = Annotated[experiments.ExperimentArguments, _PARSED]
 
 
-_TEXTS = dict.fromkeys((*SHARES, "budget_usd"), str)
-
-
-def _arguments(values: Values) -> ExperimentArguments:
-    return cast("ExperimentArguments", values)
-
-
-Arguments: TypeAlias = Annotated[ExperimentArguments, Parsed(_arguments, outcome=Outcome, **_TEXTS)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExperimentOptions:
-    """The options of `chordwise experiment start`."""
-
+def start(
+    invocation: Invocation,
+    name: Name,
+    *,
     profile: Annotated[
         str, typer.Option(metavar="NAME", help="The profile to vary; it is the control.")
-    ]
+    ],
     variant: Annotated[
         list[str],
         typer.Option(
             metavar="NAME:KEY=VALUE[,…]",
             help="A variant and its changes, such as terse:prompt=terse; may be repeated.",
         ),
-    ]
-
-
-def start(
-    invocation: Invocation, name: Name, options: ExperimentOptions, arguments: Arguments
+    ],
+    arguments: Arguments,
 ) -> None:
     """Start an experiment. Documents of the profile are distributed among its variants.
 
     chordwise experiment start cheaper --profile contracts --variant small:model=small --paired 20%
     """
-    variants = [_variant(written) for written in options.variant]
-    settings = access.reach(invocation)
-    with access.database(settings) as database:
-        context = ReadingContext(settings=settings, database=database, models=Models(settings))
-        begun = experiments.start(context, name, options.profile, variants, arguments)
+    variants = [_variant(written) for written in variant]
+    with access.reading_context(access.reach(invocation)) as context:
+        begun = experiments.start(context, name, profile, variants, arguments)
     pairs = f"{begun.paired:.0%} are answered by all variants" if begun.paired else ""
     shares = f"{begun.share:.0%}{' of the rest' if pairs else ''} by each variant alone"
     invocation.screen.info(
@@ -102,11 +85,7 @@ def start(
 
 
 def _variant(written: str) -> tuple[str, Mapping[str, str]]:
-    """Return the name and the changes in NAME:KEY=VALUE,KEY=VALUE.
-
-    Raises:
-        UsageError: It has another form.
-    """
+    """Return the name and the changes in NAME:KEY=VALUE,KEY=VALUE."""
     name, _, entries = written.partition(":")
     pairs = [entry.partition("=") for entry in _ENTRIES.split(entries)]
     if not all(key.strip() and separator for key, separator, _ in pairs):
@@ -130,17 +109,14 @@ def status(
     """
     screen, settings = invocation.screen, access.reach(invocation)
     with access.read(settings) as session:
-        if name:
-            statuses = [experiments.status(session, settings, name)]
-        else:
-            statuses = experiments.statuses(session, settings)
+        statuses = experiments.status(session, settings, name or "")
     if as_json:
         screen.write_json(experiments=statuses)
     elif name:
         screen.show(*render(statuses[0]))
     elif statuses:
         names = ("Experiment", "Profile", "Outcome", "Documents", "Began", "State")
-        screen.show(layouts.folded(names, list(map(_line, statuses)), right=("Documents",)))
+        screen.show(layouts.folded(names, map(_line, statuses), right=("Documents",)))
     else:
         screen.info("There are no experiments. See `chordwise experiment start --help`.")
 
@@ -164,64 +140,56 @@ def conclude(
     with access.database(settings) as database:
         with database.read() as session:
             experiments.find_running(session, name)
-            report = experiments.status(session, settings, name)
-        changes = {
-            variant["name"]: variant["changes"]
-            for variant in report["variants"]
-            if variant["name"] != CONTROL
-        }
-        if promote and promote not in changes:
-            known = ", ".join(changes)
+            (report,) = experiments.status(session, settings, name)
+        variants = {row["name"]: row for row in report["variants"] if row["name"] != CONTROL}
+        if promote and promote not in variants:
+            known = ", ".join(variants)
             raise UsageError(f"There is no variant “{promote}”.", f"Known: {known}.")
+        changes: JsonObject = variants[promote]["changes"] if promote else {}
         change = None
         if promote:
-            for note in (*_notes(report), *_doubts(report, promote)):
+            for note in _notes(report):
                 screen.info(note)
-            change = _agreed_change(screen, settings, report["profile"], changes[promote], yes=yes)
+            verdict = _of(variants[promote], Outcome(report["outcome"]))["verdict"]
+            if verdict is not VariantVerdict.BETTER:
+                screen.info(
+                    f"The comparison does not show that {promote} is better than the control: by "
+                    f"the outcome “{report['outcome']}”, it is {verdict}."
+                )
+            change = _agreed_change(screen, settings, report["profile"], changes, yes=yes)
         with database.write() as session:
             experiment = experiments.find_running(session, name)
-            if promote and not (change and _is_written(screen, change)):
+            if promote and not (change and _is_written(screen, *change)):
                 screen.info("Make this change in the settings of the profile:")
-                screen.info_verbatim(experiments.lines(report["profile"], changes[promote]))
+                screen.info_verbatim(experiments.lines(report["profile"], changes))
             experiments.conclude(session, experiment, report, promote or None)
     screen.info(f"Concluded the experiment {name}. Its answers are kept.")
 
 
-class _Change(NamedTuple):
-    """A change of the settings file that the user agreed to."""
-
-    path: Path
-    before: str
-    after: str
-
-
 def _agreed_change(
     screen: Screen, settings: Settings, profile: str, changes: JsonObject, *, yes: bool
-) -> _Change | None:
-    """Show how the profile changes in the settings file; `None` if it is not in a file.
+) -> tuple[Path, str, str] | None:
+    """Show how the profile changes; return the settings file with its old and its new content.
 
-    Raises:
-        UsageError: The user did not agree.
+    `None` if the profile is not defined in a file.
     """
     path = type(settings).toml_file
     before = path.read_text("utf-8") if path else ""
     after = experiments.promoted(before, profile, changes)
     if path is None or after is None:
         return None
-    screen.write("".join(_diff(before, after, path)))
-    if not yes:
-        _require_consent(path)
-    return _Change(path, before, after)
+    lines = (before.splitlines(keepends=True), after.splitlines(keepends=True))
+    # With one line around a change, no entry of another section is shown, such as a key.
+    diff = difflib.unified_diff(*lines, str(path), str(path), n=1)
+    screen.write("".join(line if line.endswith("\n") else f"{line}\n" for line in diff))
+    if not yes and not confirmed(f"Change {path}?", f"Changing {path} needs a confirmation."):
+        raise UsageError("Nothing was changed. The experiment continues.")
+    return path, before, after
 
 
-def _is_written(screen: Screen, change: _Change) -> bool:
-    """Write the change, and return whether the file could be written.
-
-    Raises:
-        UsageError: The file is not the one that was shown.
-    """
-    path = change.path
-    if not path.is_file() or path.read_text("utf-8") != change.before:
+def _is_written(screen: Screen, path: Path, before: str, after: str) -> bool:
+    """Write the changed settings file, and return whether it could be written."""
+    if not path.is_file() or path.read_text("utf-8") != before:
         raise UsageError(
             f"{path} has changed since the change was shown. Nothing was written.",
             "Run the command again.",
@@ -229,7 +197,7 @@ def _is_written(screen: Screen, change: _Change) -> bool:
     try:
         with new_file(path.resolve(), overwrite=True) as file:
             os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
-            file.write(change.after.encode())
+            file.write(after.encode())
     except UsageError as error:
         screen.info(error.what)
         return False
@@ -237,33 +205,13 @@ def _is_written(screen: Screen, change: _Change) -> bool:
     return True
 
 
-def _diff(before: str, after: str, path: Path) -> Iterator[str]:
-    lines = (before.splitlines(keepends=True), after.splitlines(keepends=True))
-    # With one line around a change, no entry of another section is shown, such as a key.
-    for line in difflib.unified_diff(*lines, str(path), str(path), n=1):
-        yield line if line.endswith("\n") else f"{line}\n"
-
-
-def _require_consent(path: Path) -> None:
-    if not sys.stdin.isatty():
-        raise UsageError(f"Changing {path} needs a confirmation.", "Confirm with --yes.")
-    if not typer.confirm(f"Change {path}?", err=True):
-        raise UsageError("Nothing was changed. The experiment continues.")
-
-
 def _line(report: Row) -> Sequence[str]:
     documents = sum(variant["documents"] for variant in report["variants"])
-    state = "running"
-    if report["concluded_at"] is not None:
-        state = f"promoted {report['promoted']}" if report["promoted"] else "concluded"
+    state = "running" if report["concluded_at"] is None else "concluded"
+    if report["promoted"]:
+        state = f"promoted {report['promoted']}"
     names = [one_line(report[column], _WIDTH) for column in ("name", "profile")]
-    return (
-        *names,
-        report["outcome"],
-        f"{documents:,}",
-        f"{report['created_at']:%Y-%m-%d}",
-        state,
-    )
+    return *names, report["outcome"], f"{documents:,}", f"{report['created_at']:%Y-%m-%d}", state
 
 
 def render(report: Row) -> Iterator[RenderableType]:
@@ -271,38 +219,25 @@ def render(report: Row) -> Iterator[RenderableType]:
     outcome, variants = Outcome(report["outcome"]), report["variants"]
     level = f"Difference ({1 - report['risk']:.0%})"
     names = ("Variant", "Documents", "With outcome", outcome.capitalize(), level, "Verdict")
-    rows = [_outcome_row(variant, _of(variant, outcome)) for variant in variants]
-    yield layouts.folded(names, rows, right=("Documents", "With outcome"))
     others = [one for one in Outcome if one is not outcome]
-    yield layouts.folded(
-        ("Variant", *(one.capitalize() for one in others)),
-        [(_named(variant), *(_cell(_of(variant, one)) for one in others)) for variant in variants],
-    )
+    rows, rows_of_others = [], []
+    for variant in variants:
+        name, compared = one_line(variant["name"], _WIDTH), _of(variant, outcome)
+        paired = f" ({variant['paired']:,} paired)" if variant["paired"] else ""
+        documents = f"{variant['documents']:,}{paired}", f"{compared['documents']:,}"
+        difference, verdict = _interval(compared), _verdict(variant, compared)
+        rows.append((name, *documents, _mean(compared), difference, verdict))
+        rows_of_others.append((name, *(_cell(_of(variant, one)) for one in others)))
+    yield layouts.folded(names, rows, right=("Documents", "With outcome"))
+    names_of_others = ("Variant", *(one.capitalize() for one in others))
+    yield layouts.folded(names_of_others, rows_of_others)
     for text in _notes(report):
         yield Text(one_line(text, 10 * _WIDTH), style="dim")
-
-
-def _named(variant: Row) -> str:
-    return one_line(variant["name"], _WIDTH)
 
 
 def _of(variant: Row, outcome: Outcome) -> Row:
     compared: Row = next(one for one in variant["outcomes"] if one["outcome"] is outcome)
     return compared
-
-
-def _outcome_row(variant: Row, compared: Row) -> Sequence[str]:
-    documents = f"{variant['documents']:,}"
-    if variant["paired"]:
-        documents += f" ({variant['paired']:,} paired)"
-    return (
-        _named(variant),
-        documents,
-        f"{compared['documents']:,}",
-        _mean(compared),
-        _interval(compared),
-        _verdict(variant, compared),
-    )
 
 
 def _mean(compared: Row) -> str:
@@ -367,17 +302,6 @@ def _notes(report: Row) -> Iterator[str]:
         yield f"Concluded on {concluded_at:%Y-%m-%d}{how}."
 
 
-def _doubts(report: Row, promote: str) -> Iterator[str]:
-    """Yield a note if the comparison does not show that the promoted variant is better."""
-    (variant,) = (one for one in report["variants"] if one["name"] == promote)
-    verdict = _of(variant, Outcome(report["outcome"]))["verdict"]
-    if verdict is not VariantVerdict.BETTER:
-        yield (
-            f"The comparison does not show that {promote} is better than the control: by the "
-            f"outcome “{report['outcome']}”, it is {verdict}."
-        )
-
-
 def check(invocation: Invocation) -> None:
     """Stop variants that violate a guardrail.
 
@@ -392,6 +316,4 @@ def check(invocation: Invocation) -> None:
     invocation.screen.info(f"{counted(stopped, 'variant')} stopped.")
 
 
-experiment = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP, epilog=EPILOG)
-for _function in (start, status, check, conclude):
-    command.add(experiment, _function.__name__, _function)
+experiment = group(_HELP, start=start, status=status, check=check, conclude=conclude)

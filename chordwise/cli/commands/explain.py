@@ -19,7 +19,7 @@ from chordwise.domain.money import dollars
 from chordwise.domain.number_formats import counted, money, score
 from chordwise.domain.states import CritiqueOutcome
 from chordwise.pipeline.runs.reconstruction import Reconstruction
-from chordwise.relations import explanation
+from chordwise.relations import explanation, jobs
 from chordwise.relations import results as stored_results
 from chordwise.relations.relation import Row
 from chordwise.rendering import results as rendered_results
@@ -29,6 +29,7 @@ from chordwise.storage.database import driver
 
 _TEXT_CHARACTERS = 1_200
 _MAX_CHUNKS = 3
+_MAX_CONTRADICTIONS = 5
 _NOT_KEPT = "Not in the cache."
 _MORE = "--full shows the answer, calls, prompts and completions; --chunk N one part; --json all."
 
@@ -50,13 +51,11 @@ def explain(
     """Show how the answer for a document was produced, in brief or with its prompts.
 
     chordwise explain service-agreement.md
-
-    chordwise explain service-agreement.md --chunk 2
     """
     settings, screen = access.reach(invocation), invocation.screen
     with access.read(settings) as session:
         connection = driver(session)
-        job = explanation.explain(session, explanation.find(connection, name))
+        job = explanation.explain(session, jobs.find(connection, name))
         states = stored_results.states(connection, [job["job_id"]])
         questions = Reconstruction.of(connection, settings, job)
         shown = slice(chunk - 1, chunk) if chunk else slice(_MAX_CHUNKS * full)
@@ -67,7 +66,7 @@ def explain(
         screen.write_json(explanation={**job, "chunks": chunks}, steps=steps)
         return
     for sentence, style in _in_brief(job, states.values()):
-        screen.show(Text(one_line(sentence, 300), style))
+        screen.show(*([Text(one_line(sentence, 300), style)] if sentence else ()))
     if full:
         screen.show(*rendered_results.render([job["result"]] if job["result"] else ()))
         screen.show(*(Text(one_line(sentence)) for sentence in _in_detail(job)))
@@ -76,43 +75,45 @@ def explain(
 
 
 def _in_brief(job: Row, states: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield about ten lines with their styles."""
     yield "{analysis_type} by {model} · {status} · job {job_id}".format_map(job), "bold"
     about = "{source} · {media_type} · {character_count:,} characters".format_map(job["document"])
     yield f"{about} · run {job['run']}", "dim"
-    result = job["result"] or {"review_reason": None}
-    for problem in filter(None, (job["error_message"], job["hint"], result["review_reason"])):
-        yield problem, "yellow"
+    result, calls = job["result"] or {}, job["calls"]
+    for problem in (job["error_message"], job["hint"], result.get("review_reason")):
+        yield problem or "", "yellow"
     for remark in job["remarks"]:
         yield f"Feedback: {_sentence(remark)}", "green"
-    if job["result"] is not None:
+    if result:
         yield rendered_results.measures(result), "dim"
         yield f"Answer: {headline(job['analysis_type'], result['output'])}", ""
-    if counts := _counts(states):
-        yield f"Fields: {counts}", ""
-    if job["reused_from"] is not None and not job["calls"]:
+    yield _counts("Fields", states), ""
+    for row in job["contradictions"][:_MAX_CONTRADICTIONS]:
+        yield f"Contradiction: {row['sentence']}", "yellow"
+    for row in job["absences"]:
+        yield row["sentence"], "dim"
+    if job["reused_from"] is not None and not calls:
         yield f"Uses the answer of another job: chordwise explain {job['reused_from']}", ""
     else:
-        cost = money(job["cost_usd"], job["unpriced_calls"], len(job["calls"]))
-        parts = _counts(chunk["status"] for chunk in job["chunks"]) or "none"
-        yield f"Parts: {parts} · {counted(len(job['calls']), 'call')} · {cost}", ""
+        parts = _counts("Parts", (chunk["status"] for chunk in job["chunks"])) or "Parts: none"
+        cost = money(job["cost_usd"], job["unpriced_calls"], len(calls))
+        yield f"{parts} · {counted(len(calls), 'call')} · {cost}", ""
     others = [other for other in job["jobs"] if other["job_id"] != job["job_id"]]
     for other in others[:3]:
         yield "Other job: {analysis_type}, {run}, {status}, {job_id}".format_map(other), "dim"
     yield _MORE, "dim"
 
 
-def _counts(states: Iterable[str]) -> str:
-    return ", ".join(f"{count:,} {state}" for state, count in Counter(states).most_common())
+def _counts(name: str, states: Iterable[str]) -> str:
+    counts = ", ".join(f"{count:,} {state}" for state, count in Counter(states).most_common())
+    return f"{name}: {counts}" if counts else ""
 
 
 def _sentence(remark: Row) -> str:
-    """Return feedback in words, with the corrected value before the judged value."""
     sentence = f"{remark['verdict']} {remark['field'] or remark['path'] or 'the whole answer'}"
     if remark["corrected"] is not None:
         sentence += f": {encoded(remark['corrected'])} (was {encoded(remark['judged'])})"
-    sentence += f" · {remark['author'] or 'no author'}, {local_time(remark['created_at'])}"
-    return f"{sentence} · {remark['note']}" if remark["note"] else sentence
+    author, at = remark["author"] or "no author", local_time(remark["created_at"])
+    return " · ".join(filter(None, (sentence, f"{author}, {at}", remark["note"])))
 
 
 def _in_detail(job: Row) -> Iterator[str]:
@@ -124,12 +125,11 @@ def _in_detail(job: Row) -> Iterator[str]:
         yield f"Changed by the revision: {', '.join(job['revised'][:20])}"
     for example in job["examples"]:
         remarks = counted(len(example["feedback_ids"]), "remark")
-        title = "{source}, version {version}".format_map(example)
-        yield f"Example in the prompt: {title}, {remarks}"
+        yield f"Example in the prompt: {example['source']}, version {example['version']}, {remarks}"
     for chunk in job["chunks"]:
-        span = "characters {start_char}–{end_char}, {status}".format_map(chunk)
         names = ("confidence", "quality", "agreement")
         measures = [f"{name} {score(chunk[name])}" for name in names if chunk[name] is not None]
+        span = "characters {start_char}–{end_char}, {status}".format_map(chunk)
         about = ", ".join(filter(None, (span, *measures, chunk["error_message"])))
         yield f"Part {chunk['position'] + 1}: {about}"
     for call in job["calls"]:
@@ -140,8 +140,8 @@ def _in_detail(job: Row) -> Iterator[str]:
 
 
 def _in_full(question: Row, width: int | None) -> Iterator[RenderableType]:
-    position, stage = question.get("position"), str(question["stage"])
-    title = stage.capitalize() if position is None else f"Part {position + 1}"
+    is_about_chunk = "position" in question
+    title = f"Part {question['position'] + 1}" if is_about_chunk else question["stage"].capitalize()
     yield Rule(Text(title), align="left", style="dim")
     for label, words in _passages(question):
         text = safe(words)

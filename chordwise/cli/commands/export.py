@@ -22,7 +22,6 @@ from chordwise.errors import UsageError
 from chordwise.pipeline.exports import selection, writers
 from chordwise.pipeline.exports.selection import Selection
 from chordwise.rendering.screen import until_reader_left
-from chordwise.settings import Settings
 from chordwise.storage import runs
 from chordwise.storage.answer_tables import SCHEMA, AnswerTable
 
@@ -50,8 +49,7 @@ class ExportOptions:
         Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write; - is stdout.")
     ] = STDOUT
     all_columns: Annotated[
-        bool,
-        typer.Option("--all-columns", help="Also the columns for programs, in a workbook."),
+        bool, typer.Option("--all-columns", help="Also the columns for programs, in a workbook.")
     ] = False
     force: Force = False
     raw: Raw = False
@@ -77,7 +75,11 @@ def export(invocation: Invocation, options: ExportOptions) -> None:
         with access.read(settings) as session:
             run_id = runs.find(session, options.run).id
     is_whole = export_format is ExportFormat.XLSX and run_id is None and not names
-    answers = _answer_table(settings, options.view or "") if is_whole else None
+    schema, _, name = (options.view or "").partition(".")
+    answers = None
+    if is_whole and schema == SCHEMA:
+        with access.read(settings) as session:
+            answers = session.get(AnswerTable, name)
     if answers is not None:
         from chordwise.pipeline.exports import answer_workbook  # noqa: PLC0415 - slow to import
 
@@ -94,20 +96,7 @@ def export(invocation: Invocation, options: ExportOptions) -> None:
         invocation.screen.info(f"Wrote {counted(count, 'row')} to {options.output}.")
 
 
-def _answer_table(settings: Settings, view: str) -> AnswerTable | None:
-    """Return a table of answers; none if the view is something else."""
-    if not view.startswith(f"{SCHEMA}."):
-        return None
-    with access.read(settings) as session:
-        return session.get(AnswerTable, view.removeprefix(f"{SCHEMA}."))
-
-
 def _checked_format(options: ExportOptions) -> ExportFormat:
-    """Return the format to write.
-
-    Raises:
-        UsageError: The format is unknown, or the format or the file cannot be written.
-    """
     output = options.output
     usual = ExportFormat.CSV if output == STDOUT else ExportFormat.of_file(output)
     export_format = options.format or usual
@@ -133,24 +122,14 @@ def _opened(options: ExportOptions) -> Iterator[BinaryIO]:
         with writers.new_file(options.output, overwrite=options.force) as sink:
             yield sink
         return
-    with until_reader_left(), _translating_write_errors():
-        yield cast("BinaryIO", _Terminal()) if sys.stdout.isatty() else sys.stdout.buffer
-
-
-@contextmanager
-def _translating_write_errors() -> Iterator[None]:
-    """Translate an error of standard output, such as a full disk.
-
-    Raises:
-        UsageError: Standard output cannot be written to.
-    """
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise UsageError(f"Standard output cannot be written to: {error.strerror}.") from error
+    with until_reader_left():
+        try:
+            yield cast("BinaryIO", _Terminal()) if sys.stdout.isatty() else sys.stdout.buffer
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # such as a full disk
+            raise UsageError(f"Standard output cannot be written to: {error.strerror}.") from error
 
 
 class _Terminal:

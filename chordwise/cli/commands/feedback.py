@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from sqlalchemy.orm import Session
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
@@ -17,7 +16,6 @@ from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.number_formats import counted
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning import feedback as remarks
-from chordwise.pipeline.learning.feedback import Given, Signed
 from chordwise.relations.relation import Row
 from chordwise.relations.results import ResultSelection
 from chordwise.rendering.screen import Screen
@@ -70,52 +68,42 @@ def feedback(
         )
     results = ResultSelection(types=tuple(options.types or ()), document=options.document)
     lines = remarks.read(options.file) if options.file else []
-    signed = [Signed(entered=entry, note=options.note, author=options.author) for entry in entered]
+    outcome: Row = {"stored": 0, "known": 0, "withdrawn": 0, "unmatched": []}
     with access.write(access.reach(invocation)) as session:
         if options.withdraw:
-            outcome = _withdrawn(session, remarks.one(session, options.target, results), options)
-        elif signed:
-            outcome = remarks.give(session, remarks.one(session, options.target, results), signed)
+            target = remarks.one(session, options.target, results)
+            feedback_ids = {remarks.last(session, target, path).id for path in options.path or [""]}
+            for feedback_id in sorted(feedback_ids):
+                remarks.withdraw(session, feedback_id, options.author)
+            outcome["withdrawn"] = len(feedback_ids)
+        elif entered:
+            target = remarks.one(session, options.target, results)
+            outcome["stored"] = remarks.give(session, target, entered)
+            outcome["known"] = len(entered) - outcome["stored"]
         else:
-            selection = remarks.wanted(session, options.target, results)
-            outcome = remarks.give_all(session, selection, lines)
-    _report(invocation.screen, outcome, as_json=as_json)
-    return ExitCode.INCOMPLETE if outcome.unmatched else ExitCode.SUCCESS
-
-
-def _withdrawn(session: Session, target: Row, options: FeedbackOptions) -> Given:
-    feedback_ids = {remarks.last(session, target, path).id for path in options.path or [""]}
-    for feedback_id in sorted(feedback_ids):
-        remarks.withdraw(session, feedback_id, options.author)
-    return Given(withdrawn=len(feedback_ids))
-
-
-def _report(screen: Screen, outcome: Given, *, as_json: bool) -> None:
+            selection = remarks.in_run(session, options.target, results)
+            outcome |= remarks.give_all(session, selection, lines)
     if as_json:
-        screen.write_json(
-            stored=outcome.stored,
-            known=outcome.known,
-            withdrawn=outcome.withdrawn,
-            unmatched=outcome.unmatched,
-        )
+        invocation.screen.write_json(**outcome)
+    else:
+        _report(invocation.screen, outcome)
+    return ExitCode.INCOMPLETE if outcome["unmatched"] else ExitCode.SUCCESS
+
+
+def _report(screen: Screen, outcome: Row) -> None:
+    if outcome["withdrawn"]:
+        screen.info(f"{counted(outcome['withdrawn'], 'remark')} withdrawn.")
         return
-    if outcome.withdrawn:
-        screen.info(f"{counted(outcome.withdrawn, 'remark')} withdrawn.")
-        return
-    note = f"; {outcome.known:,} already stored" if outcome.known else ""
-    screen.info(f"{counted(outcome.stored, 'remark')} stored{note}.")
-    for entry in outcome.unmatched[:_MAX_SHOWN]:
-        screen.info(f"Line {entry['line']}, {entry['document']}: {entry['reason']}")
-    if len(outcome.unmatched) > _MAX_SHOWN:
-        screen.info(f"… and {len(outcome.unmatched) - _MAX_SHOWN:,} more; use --json for all.")
+    note = f"; {outcome['known']:,} already stored" if outcome["known"] else ""
+    screen.info(f"{counted(outcome['stored'], 'remark')} stored{note}.")
+    unmatched = outcome["unmatched"]
+    for line in unmatched[:_MAX_SHOWN]:
+        screen.info(f"Line {line['line']}, {line['document']}: {line['reason']}")
+    if len(unmatched) > _MAX_SHOWN:
+        screen.info(f"… and {len(unmatched) - _MAX_SHOWN:,} more; use --json for all.")
 
 
 def _entered(options: FeedbackOptions) -> list[FeedbackInput]:
-    """Return the feedback that the options give.
-
-    Raises:
-        UsageError: The options contradict each other.
-    """
     approve, reject, paths = options.approve, options.reject, options.path
     if approve and reject:
         raise UsageError("--approve and --reject cannot be used together.")
@@ -123,15 +111,17 @@ def _entered(options: FeedbackOptions) -> list[FeedbackInput]:
         raise UsageError("--correct cannot be used with --approve or --reject of the whole answer.")
     if paths and not (approve or reject or options.withdraw):
         raise UsageError("--path needs --approve, --reject or --withdraw.")
-    inputs = [_correction(text) for text in options.correct or ()]
+    inputs = []
+    for text in options.correct or ():
+        place, separator, value = text.partition("=")
+        if not separator or not place.strip():
+            raise UsageError(f"“{text}” is not PATH=VALUE.", "Example: --correct label=negative")
+        inputs.append((Verdict.CORRECTED, place.strip(), parsed(value)))
     if approve or reject:
         verdict = Verdict.APPROVED if approve else Verdict.REJECTED
-        inputs += [FeedbackInput(verdict=verdict, path=path) for path in paths or [""]]
-    return inputs
-
-
-def _correction(text: str) -> FeedbackInput:
-    place, separator, value = text.partition("=")
-    if not separator or not place.strip():
-        raise UsageError(f"“{text}” is not PATH=VALUE.", "Example: --correct label=negative")
-    return FeedbackInput(verdict=Verdict.CORRECTED, path=place.strip(), value=parsed(value))
+        inputs += [(verdict, path, None) for path in paths or [""]]
+    note, author = options.note, options.author
+    return [
+        FeedbackInput(verdict=verdict, path=path, value=value, note=note, author=author)
+        for verdict, path, value in inputs
+    ]

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from chordwise.cli import access
@@ -77,8 +76,7 @@ def inbox_tables(inboxes: Sequence[Row]) -> Iterator[RenderableType]:
         yield from _held_back(inbox["held_back"])
         yield from _orphans(inbox)
         if inbox["recent"]:
-            yield _table(inbox["recent"])
-            yield from _failures(inbox["recent"])
+            yield from _recent(inbox["recent"])
         if inbox["failed"]:
             failed = Path(inbox["folder"]).with_name(FAILED)
             yield Text(f"  {one_line(str(failed))}: NAME.json beside each file has the reason")
@@ -107,7 +105,7 @@ def _orphans(inbox: Row) -> Iterator[RenderableType]:
         yield hint(f"The side-car of NAME.EXT is named {side_car_name('NAME.EXT')}.")
 
 
-def _table(recent: Sequence[Row]) -> Table:
+def _recent(recent: Sequence[Row]) -> Iterator[RenderableType]:
     rows = (
         (
             one_line(file["name"]),
@@ -118,11 +116,7 @@ def _table(recent: Sequence[Row]) -> Table:
         )
         for file in recent
     )
-    return layouts.folded(("File", "Profile", "Status", "Taken", "Run"), rows, indent=2)
-
-
-def _failures(recent: Sequence[Row]) -> Iterator[RenderableType]:
-    """Return why files failed, below the table."""
+    yield layouts.folded(("File", "Profile", "Status", "Taken", "Run"), rows, indent=2)
     for file in recent:
         if file["status"] == InboxStatus.FAILED and file["message"]:
             what = f"✗ {one_line(file['name'])}: {one_line(file['message'], _MESSAGE_WIDTH)}"

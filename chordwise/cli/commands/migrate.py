@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from pydantic import SecretStr
 from sqlalchemy.exc import ProgrammingError
 
 from chordwise.cli import access
@@ -61,20 +60,10 @@ def migrate(
         return
     # With an address, no service is started: the stack calls this command.
     url = settings.database_url or access.reach(invocation, settings).require_database_url()
-    before, after = _migrate(url)
-    if as_json:
-        screen.write_json(before=before, after=after)
-    elif before == after:
-        screen.info(f"The schema is up to date ({after}).")
-    else:
-        screen.info(f"Updated the schema from {before or 'empty'} to {after}.")
-
-
-def _migrate(url: SecretStr) -> tuple[str | None, str]:
     engine = open_engine(url, pool_size=1, name="chordwise migrate")
     try:
         with translate_errors():
-            return migration.migrate(engine)
+            before, after = migration.migrate(engine)
     except ProgrammingError as error:
         reason = str(error.orig).strip().partition("\n")[0]
         raise ConfigurationError(
@@ -83,3 +72,9 @@ def _migrate(url: SecretStr) -> tuple[str | None, str]:
         ) from error
     finally:
         engine.dispose()
+    if as_json:
+        screen.write_json(before=before, after=after)
+    elif before == after:
+        screen.info(f"The schema is up to date ({after}).")
+    else:
+        screen.info(f"Updated the schema from {before or 'empty'} to {after}.")

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from chordwise.cli import command
-from chordwise.cli.command import EPILOG
+from chordwise.cli.command import group
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.domain import sizing
 from chordwise.domain.money import dollars
 from chordwise.domain.number_formats import counted
-from chordwise.domain.sizing import GIGA, TERA, Load, Machine, Model, Shape, Sizing
+from chordwise.domain.sizing import GIGA, TERA, Load, Machine, Model, Shape
 from chordwise.errors import UsageError
+
+if TYPE_CHECKING:
+    from chordwise.relations.relation import Row
 
 OfTheShape: TypeAlias = Annotated[
     int | None, typer.Option(min=1, help="Default: by the number of parameters.")
@@ -65,8 +67,7 @@ class PlanOptions:
 def fit(
     invocation: Invocation,
     parameters: Annotated[
-        float,
-        typer.Argument(min=1e6, metavar="N", help="Parameters of the model, such as 8e9."),
+        float, typer.Argument(min=1e6, metavar="N", help="Parameters of the model, such as 8e9.")
     ],
     options: PlanOptions,
     *,
@@ -78,30 +79,30 @@ def fit(
 
     chordwise models fit 30e9 --active 3e9 --bits 4.8 --memory 24 --bandwidth 1008
     """
-    model, load, machine = _model(parameters, options), _load(options), _machine(options)
-    memory = None if options.memory is None else options.memory * GIGA
-    plan = HardwarePlan(
-        model=model,
-        load=load,
-        machine=machine,
-        sizing=sizing.sizing(model, load, machine),
-        memory_bytes=memory,
-        max_parallel=sizing.max_parallel(model, load.context_tokens, memory) if memory else None,
+    model, load = _model(parameters, options), _load(options)
+    bandwidth, compute, usd = options.bandwidth, options.compute, options.usd_per_hour
+    machine = Machine(
+        bandwidth=sizing.DEFAULT_BANDWIDTH if bandwidth is None else bandwidth * GIGA,
+        compute=sizing.DEFAULT_COMPUTE if compute is None else compute * TERA,
+        usd_per_hour=None if usd is None else Decimal(str(usd)),
     )
+    memory = None if options.memory is None else options.memory * GIGA
+    plan: Row = {
+        "model": model,
+        "load": load,
+        "machine": machine,
+        "sizing": sizing.sizing(model, load, machine),
+        "memory_bytes": memory,
+        "max_parallel": sizing.max_parallel(model, load.context_tokens, memory) if memory else None,
+    }
     if as_json:
-        values = {field.name: getattr(plan, field.name) for field in fields(plan)}
-        invocation.screen.write_json(**values, assumptions=list(assumptions(plan)))
+        invocation.screen.write_json(**plan, assumptions=list(assumptions(plan)))
     else:
         invocation.screen.show(*render(plan))
 
 
-models = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Estimate what a model needs on your own hardware.\n\nchordwise models fit 8e9",
-    epilog=EPILOG,
-)
-command.add(models, "fit", fit)
+_HELP = "Estimate what a model needs on your own hardware.\n\nchordwise models fit 8e9"
+models = group(_HELP, fit=fit)
 
 
 def _model(parameters: float, options: PlanOptions) -> Model:
@@ -139,32 +140,11 @@ def _load(options: PlanOptions) -> Load:
     )
 
 
-def _machine(options: PlanOptions) -> Machine:
-    bandwidth, compute, usd = options.bandwidth, options.compute, options.usd_per_hour
-    return Machine(
-        bandwidth=sizing.DEFAULT_BANDWIDTH if bandwidth is None else bandwidth * GIGA,
-        compute=sizing.DEFAULT_COMPUTE if compute is None else compute * TERA,
-        usd_per_hour=None if usd is None else Decimal(str(usd)),
-    )
-
-
 _KIBI = 1024
 _TEN = 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HardwarePlan:
-    """The input and the estimate; `max_parallel` is `None` without a known memory."""
-
-    model: Model
-    load: Load
-    machine: Machine
-    sizing: Sizing
-    memory_bytes: float | None
-    max_parallel: int | None
-
-
-def render(plan: HardwarePlan) -> Iterator[RenderableType]:
+def render(plan: Row) -> Iterator[RenderableType]:
     """Return the estimate, followed by every assumption."""
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_column()
@@ -176,17 +156,16 @@ def render(plan: HardwarePlan) -> Iterator[RenderableType]:
     yield from (Text(f"- {assumption}", style="dim") for assumption in assumptions(plan))
 
 
-def assumptions(plan: HardwarePlan) -> Iterator[str]:
+def assumptions(plan: Row) -> Iterator[str]:
     """Return the assumptions behind the numbers, one sentence each."""
-    model, load, shape = plan.model, plan.load, plan.model.shape
+    model, load, machine = plan["model"], plan["load"], plan["machine"]
+    shape = model.shape
     origin = f" (values not given: those of {shape.source})" if shape.source else ""
     yield f"{shape.layers} layers, {shape.kv_heads} KV heads of size {shape.head_size}{origin}."
     yield f"Weights of {model.weight_bits:g} bits, cached values of {model.kv_bits:g} bits."
     prompt, answer = f"{load.prompt_tokens:,}", f"{load.output_tokens:,}"
     yield f"Each document is one prompt of {prompt} tokens with an answer of {answer} tokens."
-    if plan.machine.bandwidth == sizing.DEFAULT_BANDWIDTH or (
-        plan.machine.compute == sizing.DEFAULT_COMPUTE
-    ):
+    if machine.bandwidth == sizing.DEFAULT_BANDWIDTH or machine.compute == sizing.DEFAULT_COMPUTE:
         yield f"Machine values that are not given are those of {sizing.DEFAULT_MACHINE}."
     yield (
         f"{sizing.BANDWIDTH_SHARE:.0%} of the bandwidth and {sizing.COMPUTE_SHARE:.0%} of the "
@@ -196,19 +175,17 @@ def assumptions(plan: HardwarePlan) -> Iterator[str]:
     yield "All requests run concurrently with continuous batching; no prompt is cached."
 
 
-def _rows(plan: HardwarePlan) -> Iterator[tuple[str, str]]:
-    sizes, machine = plan.sizing, plan.machine
+def _rows(plan: Row) -> Iterator[tuple[str, str]]:
+    sizes, machine = plan["sizing"], plan["machine"]
     yield "Weights", _gigabytes(sizes.weight_bytes)
     yield "KV cache per token", f"{sizes.kv_bytes_per_token / _KIBI:,.4g} KiB"
     yield "KV cache of all requests", _gigabytes(sizes.kv_cache_bytes)
     yield "Runtime and activations", _gigabytes(sizes.runtime_bytes)
     yield "Memory in total", _gigabytes(sizes.total_bytes)
-    if plan.memory_bytes is not None:
-        fits = "fits" if sizes.total_bytes <= plan.memory_bytes else "does not fit"
-        yield (
-            f"In {_gigabytes(plan.memory_bytes)}",
-            f"{fits}; at most {counted(plan.max_parallel or 0, 'concurrent request')}",
-        )
+    if (memory := plan["memory_bytes"]) is not None:
+        fits = "fits" if sizes.total_bytes <= memory else "does not fit"
+        requests = counted(plan["max_parallel"] or 0, "concurrent request")
+        yield f"In {_gigabytes(memory)}", f"{fits}; at most {requests}"
     bandwidth, compute = machine.bandwidth / GIGA, machine.compute / TERA
     yield "Bandwidth, compute", f"{bandwidth:,.0f} GB/s, {compute:,.4g} TFLOPS"
     yield "Time to first token, idle", f"{sizes.first_token_seconds:,.2f} s"

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from chordwise.cli import access, command
-from chordwise.cli.command import EPILOG
+from chordwise.cli import access
+from chordwise.cli.command import group
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import Model
 from chordwise.domain import items as item_names
@@ -21,7 +21,6 @@ from chordwise.pipeline import profile_drafts
 from chordwise.pipeline.exports import writers
 from chordwise.pipeline.models.model_client import Models
 from chordwise.readers.reader import Reader, UnreadDocument
-from chordwise.settings import Settings
 
 _HELP = """Write a profile: the options of a question in chordwise.toml.
 
@@ -85,17 +84,12 @@ _MAX_EXAMPLES = 3
 def _proposed(
     invocation: Invocation, documents: Sequence[Path], model: str | None
 ) -> Sequence[str]:
-    """Return the items that the model proposes; none if it is the built-in one."""
     settings = invocation.settings()
     chosen = model or settings.model
     settings = access.with_model(invocation, settings, chosen)
     if not Models(settings).open(chosen).profile.understands_language:
         return ()
     settings = access.reach(invocation, settings, Level.ALL)
-    return profile_drafts.proposed(Models(settings).open(chosen), _texts(settings, documents))
-
-
-def _texts(settings: Settings, documents: Sequence[Path]) -> Sequence[str]:
     texts = []
     with Reader(settings.readers) as reader:
         for path in documents:
@@ -103,8 +97,7 @@ def _texts(settings: Settings, documents: Sequence[Path]) -> Sequence[str]:
             if isinstance(read, UnreadDocument):
                 raise read.error
             texts.append(read.content.text)
-    return texts
+    return profile_drafts.proposed(Models(settings).open(chosen), texts)
 
 
-profile = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP, epilog=EPILOG)
-command.add(profile, "init", init)
+profile = group(_HELP, init=init)

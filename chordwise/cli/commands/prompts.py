@@ -10,13 +10,11 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from chordwise.cli import command
-from chordwise.cli.command import EPILOG
+from chordwise.cli.command import group
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
-from chordwise.domain.json_values import JsonObject
 from chordwise.domain.prompts import Prompt, render
 from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import ConfigurationError, ExitCode, UsageError
@@ -30,8 +28,7 @@ from chordwise.rendering import layouts
 from chordwise.settings import Profile, Settings
 
 Name: TypeAlias = Annotated[
-    str,
-    typer.Argument(metavar="NAME", help="Such as summary.analyze or summary.analyze@brief."),
+    str, typer.Argument(metavar="NAME", help="Such as summary.analyze or summary.analyze@brief.")
 ]
 _HELP = """Show the prompts that are sent to models.
 
@@ -82,8 +79,10 @@ def show(invocation: Invocation, name: Name, *, as_json: AsJson = False) -> None
     if as_json:
         invocation.screen.write_json(template=_members(template))
     else:
-        texts = (f"{name} = {_in_toml(getattr(template, name))}" for name in ("system", "user"))
-        invocation.screen.write("\n".join((f"# {template.version}\n", *texts)))
+        invocation.screen.write(f"# {template.version}\n")
+        for member, text in (("system", template.system), ("user", template.user)):
+            written = f"{json.dumps(text)}\n" if "'''" in text else f"'''\n{text}\n'''\n"
+            invocation.screen.write(f"\n{member} = {written}")
 
 
 def render_prompt(
@@ -110,8 +109,9 @@ def render_prompt(
     settings = invocation.settings()
     template = _find(settings, name)
     task = _task(settings, template, profile, pack)
+    schema = analysis_for(task.analysis_type).question_schema(task.options)
     rendered = {
-        source: render(template, text_task, analysis_for(task.analysis_type).schema(task.options))
+        source: render(template, text_task, schema)
         for source, text_task in _about(settings, task, documents or [])
     }
     if as_json:
@@ -146,11 +146,7 @@ def diff(
     invocation.screen.write("".join(lines))
 
 
-prompts = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP, epilog=EPILOG)
-command.add(prompts, "list", list_prompts)
-command.add(prompts, "show", show)
-command.add(prompts, "render", render_prompt)
-command.add(prompts, "diff", diff)
+prompts = group(_HELP, list=list_prompts, show=show, render=render_prompt, diff=diff)
 
 
 def _user_templates(settings: Settings) -> Mapping[str, PromptTemplate | ConfigurationError]:
@@ -160,12 +156,7 @@ def _user_templates(settings: Settings) -> Mapping[str, PromptTemplate | Configu
 
 
 def _find(settings: Settings, name: str) -> PromptTemplate:
-    """Return the template with a name; without a version, the newest released one.
-
-    Raises:
-        UsageError: The template is unknown.
-        ConfigurationError: The template is invalid.
-    """
+    """Return the template with a name; without a version, the newest released one."""
     released = library.released().values()
     if "@" in name:
         files = _user_templates(settings)
@@ -182,11 +173,7 @@ def _find(settings: Settings, name: str) -> PromptTemplate:
 
 
 def _task(settings: Settings, template: PromptTemplate, profile: str, pack: str) -> AnalysisTask:
-    """Return the task of a template with the options of a profile or pack, without a text.
-
-    Raises:
-        UsageError: The template is not a question about a document, or the pack is unknown.
-    """
+    """Return the task of a template with the options of a profile or pack, without a text."""
     if template.name not in library.replaceable():
         raise UsageError(
             f"{template.name} is only a part of other prompts and cannot be rendered.",
@@ -199,18 +186,15 @@ def _task(settings: Settings, template: PromptTemplate, profile: str, pack: str)
         options = requested(settings, profile_options, {"profile": profile}).analysis_of(kind)
     if kind == AnalysisType.EXTRACTION:
         is_own = template.name.startswith("extraction.schema.")
-        options = replace(options, schema=(options.schema or _ANY) if is_own else None)
+        schema = options.schema or {"type": "object"} if is_own else None
+        options = replace(options, schema=schema)
     stage = Stage.SYNTHESIZE if template.name.endswith(Stage.SYNTHESIZE) else Stage.ANALYZE
     return AnalysisTask(analysis_type=kind, stage=stage, options=options)
-
-
-_ANY: JsonObject = {"type": "object"}
 
 
 def _about(
     settings: Settings, task: AnalysisTask, documents: Sequence[str]
 ) -> Iterator[tuple[str, AnalysisTask]]:
-    """Yield the task for each document with its source; without documents, for an empty text."""
     if not documents:
         yield "", task
         return
@@ -227,10 +211,6 @@ def _lines(title: str, prompt: Prompt) -> Iterator[str]:
     for name in ("system", "user"):
         yield f"\n[{name}]\n"
         yield from f"{getattr(prompt, name)}\n".splitlines(keepends=True)
-
-
-def _in_toml(text: str) -> str:
-    return f"{json.dumps(text)}\n" if "'''" in text else f"'''\n{text}\n'''\n"
 
 
 def _members(template: PromptTemplate) -> dict[str, object]:

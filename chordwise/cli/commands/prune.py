@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import timedelta
 from typing import Annotated, TypeAlias
 
@@ -12,6 +11,7 @@ from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Yes
 from chordwise.errors import UsageError
+from chordwise.rendering.screen import confirmed
 from chordwise.storage import pruning
 
 Age: TypeAlias = Annotated[
@@ -39,7 +39,9 @@ def prune(
     if not ages:
         raise UsageError("Nothing is chosen.", "Give --cache, --answers or --runs, each in days.")
     if not yes:
-        _require_consent(ages)
+        kinds = ", ".join(f"{kind} older than {age.days} days" for kind, age in ages.items())
+        if not confirmed(f"Delete {kinds}?", f"This deletes {kinds}."):
+            raise typer.Abort
     with access.database(access.reach(invocation)) as database:
         commit = invocation.occurrence.write if invocation.occurrence else database.commit
         deleted = pruning.prune(database, ages, commit)
@@ -50,16 +52,3 @@ def prune(
     else:
         counts = ", ".join(f"{kind.replace('_', ' ')} {count}" for kind, count in deleted.items())
         invocation.screen.info(f"Deleted: {counts}.")
-
-
-def _require_consent(ages: dict[str, timedelta]) -> None:
-    """Ask before anything is deleted.
-
-    Raises:
-        UsageError: Standard input is not a terminal.
-        typer.Abort: The answer is no.
-    """
-    kinds = ", ".join(f"{kind} older than {age.days} days" for kind, age in ages.items())
-    if not sys.stdin.isatty():
-        raise UsageError(f"This deletes {kinds}.", "Confirm with --yes.")
-    typer.confirm(f"Delete {kinds}?", abort=True, err=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Annotated
 
@@ -23,24 +22,20 @@ from chordwise.errors import ExitCode
 from chordwise.llm.prices import BATCH
 from chordwise.pipeline.intake.run_options import RunOptions, requested
 from chordwise.pipeline.models.budgets import PRICE_HINT
-from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.quoting import quote as quoting
 from chordwise.pipeline.quoting.quote import (
     ASSUMED,
-    Cost,
     Quote,
     QuotedLine,
-    QuotedPages,
     amount,
     ask_sample,
     expected_cost,
     read_all,
 )
-from chordwise.pipeline.quoting.tally import Tally, assumed_pages
+from chordwise.pipeline.quoting.tally import assumed_pages
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.discovery import STDIN, discover
 from chordwise.rendering import layouts
-from chordwise.rendering.layouts import FirstThatFits
 from chordwise.rendering.plain_text import one_line
 from chordwise.rendering.screen import Screen
 
@@ -49,7 +44,7 @@ def quote(
     invocation: Invocation,
     paths: Paths,
     arguments: Annotated[Arguments, ExcludeFields("run_name", "no_cache", "yes")],
-    options: Annotated[Options, ExcludeFields("save_as", "nightly", "budget_usd")],
+    options: Annotated[Options, ExcludeFields("save_as", "family", "nightly", "budget_usd")],
     *,
     sample: Annotated[
         int,
@@ -66,33 +61,24 @@ def quote(
     chordwise quote reports/ -t summary -t extraction --sample 10
     """
     run_options = requested(invocation.settings(), options, arguments)
-    estimate = _made(invocation, paths, run_options, sample)
+    files, reached = discover(paths), access.reach(invocation)
+    with access.reading_context(reached) as quoter:
+        documents = read_all(reached, files, run_options.columns, assumed_pages(reached))
+        tally = quoting.gather(quoter, documents, run_options, sample)
+        estimate = quoting.priced(quoter, tally)
+        if sample and estimate.lines:
+            questions = counted(sum(len(kind.sample) for kind in tally.kinds.values()), "question")
+            cost = expected_cost(estimate, tally)
+            costs = "unknown" if cost is None else f"at most {dollars(cost)}"
+            invocation.screen.info(f"Sending a sample of {questions}. Cost: {costs}.")
+            ask_sample(quoter, tally, fresh=run_options.fresh)
+            estimate = quoting.priced(quoter, tally)
     if as_json:
-        invocation.screen.write_json(**members(estimate))
+        invocation.screen.write_json(**quoting.members(estimate))
     else:
         lane = run_options.lane if "lane" in options.model_fields_set else None
         invocation.screen.show(*render(estimate, lane))
     return ExitCode.INCOMPLETE if estimate.unread else ExitCode.SUCCESS
-
-
-def _made(invocation: Invocation, paths: Sequence[str], options: RunOptions, sample: int) -> Quote:
-    """Read all documents and return the quote.
-
-    Raises:
-        ChordwiseError: An option or a setting is wrong, or a service is unavailable.
-    """
-    files = discover(paths)
-    reached = access.reach(invocation)
-    with access.database(reached) as database:
-        quoter = ReadingContext(settings=reached, database=database, models=Models(reached))
-        documents = read_all(reached, files, options.columns, assumed_pages(reached))
-        tally = quoting.gather(quoter, documents, options, sample)
-        estimate = quoting.priced(quoter, tally)
-        if not sample or not estimate.lines:
-            return estimate
-        invocation.screen.info(of_sample(tally, expected_cost(estimate, tally)))
-        ask_sample(quoter, tally, fresh=options.fresh)
-        return quoting.priced(quoter, tally)
 
 
 def announce(
@@ -118,7 +104,8 @@ def announce(
     settings = context.settings
     documents = read_all(settings, discover(paths), options.columns, assumed_pages(settings))
     estimate = quoting.estimate(context, documents, options)
-    screen.info_renderables(*in_brief(estimate))
+    if estimate.lines:
+        screen.info_renderables(_table(estimate, are_all_shown=False))
     for sentence in sentences(estimate, budget_usd):
         screen.info(sentence)
 
@@ -139,8 +126,6 @@ def sentences(estimate: Quote, budget_usd: Decimal) -> Iterator[str]:
 _NUMBERS = ("In", "Out", "Cost", "Between")
 _COLUMNS = ("Type", "Model", "Lane", *_NUMBERS)
 _MAX_UNREAD = 5
-
-
 _SAMPLE = "--sample 10"
 
 
@@ -152,25 +137,24 @@ def render(estimate: Quote, lane: Lane | None, sample: str = _SAMPLE) -> Iterato
     """
     if estimate.lines:
         yield _table(estimate, are_all_shown=lane is None)
-    if estimate.transcription is not None:
-        yield Text(_of_pages(estimate.transcription))
+    if (read := estimate.transcription) is not None:
+        scans = f"{one_line(read.model)} first reads {counted(read.pages, 'page')} of scans"
+        yield Text(f"{scans}: {amount(read.cost)}, assuming typical page lengths.")
     yield from (Text(_in_words(line), style="dim") for line in estimate.lines)
     cached = f"; {counted(estimate.cached, 'question')} cached and free" if estimate.cached else ""
     yield Text(
         f"{counted(estimate.documents, 'document')} · {counted(estimate.jobs, 'analysis')}, "
         f"{estimate.reused:,} of them already stored and free{cached}."
     )
-    for name, cost in _totals(estimate, lane).items():
+    totals = estimate.totals
+    if lane is not None and estimate.lines:
+        lanes = dict.fromkeys(line.lane for line in estimate.lines)
+        totals = {" and ".join(lanes): estimate.total}
+    for name, cost in totals.items():
         yield Text(f"Total, {name}: {amount(cost)}")
     if not estimate.lines:
         yield Text(f"Total: {amount(estimate.total)}")
     yield from (Text(remark, style="dim") for remark in remarks(estimate, lane, sample))
-
-
-def in_brief(estimate: Quote) -> Iterator[RenderableType]:
-    """Return the table alone: a row for each type and model, in the lane of the run."""
-    if estimate.lines:
-        yield _table(estimate, are_all_shown=False)
 
 
 def remarks(estimate: Quote, lane: Lane | None, sample: str = _SAMPLE) -> Iterator[str]:
@@ -192,35 +176,17 @@ def remarks(estimate: Quote, lane: Lane | None, sample: str = _SAMPLE) -> Iterat
         yield f"… and {len(estimate.unread) - _MAX_UNREAD:,} more unreadable files."
 
 
-def of_sample(tally: Tally, cost_usd: Decimal | None) -> str:
-    """Return the size and the maximum cost of a sample that is about to be sent."""
-    count = sum(len(kind.sample) for kind in tally.kinds.values())
-    costs = "unknown" if cost_usd is None else f"at most {dollars(cost_usd)}"
-    return f"Sending a sample of {counted(count, 'question')}. Cost: {costs}."
-
-
-def members(estimate: Quote) -> dict[str, object]:
-    """Return the members of the JSON document."""
-    unread = [
-        {"source": file.source, "outcome": file.error.outcome, "message": file.error.what}
-        for file in estimate.unread
-    ]
-    values = {field.name: getattr(estimate, field.name) for field in fields(estimate)}
-    return {**values, "unread": unread}
+def _unpriced(estimate: Quote) -> Iterator[str]:
+    yield from (line.model for line in estimate.lines if line.costs[line.lane] is None)
+    if estimate.transcription is not None and estimate.transcription.cost is None:
+        yield estimate.transcription.model
 
 
 def _without_batches(estimate: Quote) -> Iterator[str]:
-    """Return the cases in which the batch price does not apply."""
     for model in dict.fromkeys(line.model for line in estimate.lines if line.lane != BATCH):
         yield f"{one_line(model)} has no Batch API; it uses the online lane."
     if any(line.lane == BATCH for line in estimate.lines):
         yield "Questions unanswered after batch.spill_over_hours are asked at the online price."
-
-
-def _totals(estimate: Quote, lane: Lane | None) -> Mapping[str, Cost | None]:
-    if lane is None or not estimate.lines:
-        return estimate.totals
-    return {" and ".join(dict.fromkeys(line.lane for line in estimate.lines)): estimate.total}
 
 
 def _table(estimate: Quote, *, are_all_shown: bool) -> RenderableType:
@@ -234,7 +200,7 @@ def _table(estimate: Quote, *, are_all_shown: bool) -> RenderableType:
         for lane in (line.costs if are_all_shown else (line.lane,))
     ]
     narrow = [(*row[:-1], row[-1].replace("–", "–\n")) for row in wide]
-    return FirstThatFits(
+    return layouts.FirstThatFits(
         layouts.table(_COLUMNS, wide, right=_NUMBERS),
         layouts.folded(_COLUMNS, narrow, ("Type", "Lane", *_NUMBERS), right=_NUMBERS),
     )
@@ -250,20 +216,6 @@ def _row(line: QuotedLine, lane: str) -> tuple[str, ...]:
         return (*kind, input_tokens, output_tokens, "unknown", "")
     between = "" if cost.low == cost.high else f"{dollars(cost.low)}–{dollars(cost.high)}"
     return (*kind, input_tokens, output_tokens, dollars(cost.typical), between)
-
-
-def _of_pages(pages: QuotedPages) -> str:
-    count = counted(pages.pages, "page")
-    return (
-        f"{one_line(pages.model)} first reads {count} of scans: {amount(pages.cost)}, assuming "
-        "typical page lengths."
-    )
-
-
-def _unpriced(estimate: Quote) -> Iterator[str]:
-    yield from (line.model for line in estimate.lines if line.costs[line.lane] is None)
-    if estimate.transcription is not None and estimate.transcription.cost is None:
-        yield estimate.transcription.model
 
 
 def _in_words(line: QuotedLine) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Annotated, TypeAlias, cast
+from typing import Annotated, TypeAlias
 
 import typer
 from rich.console import RenderableType
@@ -28,14 +27,8 @@ from chordwise.domain.states import Lane
 from chordwise.embedded.home import Level
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning import refresh as refreshing
-from chordwise.pipeline.learning.refresh import (
-    RefreshArguments,
-    RefreshReason,
-    Sample,
-    Target,
-)
+from chordwise.pipeline.learning.refresh import RefreshArguments, RefreshReason, Target
 from chordwise.pipeline.models.budgets import parse_budget
-from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.quoting import quote as quoting
 from chordwise.pipeline.quoting.quote import Quote
 from chordwise.pipeline.runtime.context import ReadingContext
@@ -43,6 +36,7 @@ from chordwise.relations import accounts
 from chordwise.relations.relation import Row
 from chordwise.rendering import layouts
 from chordwise.rendering.plain_text import one_line
+from chordwise.rendering.screen import confirmed
 from chordwise.settings import Settings
 from chordwise.storage.database import driver
 
@@ -50,10 +44,10 @@ _WIDTH = 60
 _SAMPLE = "--try 50"
 
 
-def _arguments(values: Values) -> RefreshArguments:
+def _arguments(values: Values) -> Values:
     if "budget_usd" in values:
         values["budget_usd"] = parse_budget(str(values["budget_usd"]))
-    return cast("RefreshArguments", values)
+    return values
 
 
 Arguments: TypeAlias = Annotated[RefreshArguments, Parsed(_arguments, budget_usd=str)]
@@ -92,28 +86,6 @@ def refresh(
 
     chordwise refresh --profile contracts --lane batch --yes
     """
-    _refuse_contradictions(options, arguments)
-    settings = access.reach(invocation)
-    with access.database(settings) as database:
-        context = ReadingContext(settings=settings, database=database, models=Models(settings))
-        work = _Work(invocation, options, arguments, context)
-        made = work.quote()
-    if not as_json:
-        work.show(made)
-    ends = options.dry_run or not made.documents
-    if not ends and not _is_agreed(options, made):
-        invocation.screen.info("Cancelled. No answer was renewed.")
-        ends = True
-    if ends:
-        if as_json:
-            invocation.screen.write_json(**work.members(), quote=quote.members(made))
-        return ExitCode.SUCCESS
-    reached = access.with_model(invocation, invocation.settings(), work.target.options.model)
-    reached = access.reach(invocation, reached, Level.ALL)
-    return work.carry_out(reached, as_json=as_json)
-
-
-def _refuse_contradictions(options: RefreshOptions, arguments: RefreshArguments) -> None:
     if options.tries and arguments.get("failed"):
         raise UsageError(
             "--try cannot be used with --failed: a failed analysis has no answer to compare with.",
@@ -121,27 +93,35 @@ def _refuse_contradictions(options: RefreshOptions, arguments: RefreshArguments)
         )
     if options.tries and options.no_wait:
         raise UsageError("--try cannot be used with --no-wait.", "Omit --no-wait.")
-
-
-def _is_agreed(options: RefreshOptions, made: Quote) -> bool:
-    """Ask for confirmation before money is spent.
-
-    Raises:
-        UsageError: Standard input is not a terminal.
-    """
-    if options.yes or (made.total is not None and not made.total.high):
-        return True
-    cost = quoting.amount(made.total)
-    if not sys.stdin.isatty():
-        raise UsageError(
-            f"This needs a confirmation. Cost: {cost}.", "Confirm with --yes, or use --dry-run."
-        )
-    what = counted(made.documents, "document")
-    return typer.confirm(f"Renew the answers of {what}? Cost: {cost}.", err=True)
+    with access.reading_context(access.reach(invocation)) as context:
+        work = _Work(invocation, options, arguments, context)
+    if not as_json:
+        work.show()
+    ends, total = options.dry_run or not work.quote.documents, work.quote.total
+    is_free = total is not None and not total.high
+    cost = quoting.amount(total)
+    if not (ends or options.yes or is_free) and not confirmed(
+        f"Renew the answers of {counted(work.quote.documents, 'document')}? Cost: {cost}.",
+        f"This needs a confirmation. Cost: {cost}.",
+        "Confirm with --yes, or use --dry-run.",
+    ):
+        invocation.screen.info("Cancelled. No answer was renewed.")
+        ends = True
+    if ends:
+        if as_json:
+            invocation.screen.write_json(**work.members, quote=quoting.members(work.quote))
+        return ExitCode.SUCCESS
+    reached = access.with_model(invocation, invocation.settings(), work.target.options.model)
+    reached = access.reach(invocation, reached, Level.ALL)
+    return work.carry_out(reached, as_json=as_json)
 
 
 class _Work:
-    """One refresh: its target, the stale answers, and the sample of --try."""
+    """One refresh: its target, the stale answers or the sample of --try, and their quote.
+
+    `members` are those of the JSON document about the answers. A sample is always asked online, as
+    the command waits for it.
+    """
 
     def __init__(
         self,
@@ -150,113 +130,95 @@ class _Work:
         arguments: RefreshArguments,
         context: ReadingContext,
     ) -> None:
-        self._invocation = invocation
-        self._options = options
-        self._arguments = arguments
+        self._invocation, self._options, self._arguments = invocation, options, arguments
+        lane = arguments.get("lane")
+        self._lane = lane and Lane(lane)
         note = invocation.screen.note
         self.target = refreshing.requested(context, options.run, arguments, note)
-        self._context = context
-        self.stale = refreshing.survey(context, self.target)
-        self._others = refreshing.transcribed_by_others(context, self.target)
-        tries = options.tries
-        self._sample = refreshing.draw(context, self.target, tries) if tries else None
-        # A sample is always asked online, as the command waits for it.
-        online = replace(self.target.options, lane=Lane.ONLINE)
-        self._first = replace(self.target, options=online) if tries else self.target
+        self.members: Row = {
+            "stale": refreshing.survey(context, self.target),
+            "transcribed_by_others": refreshing.transcribed_by_others(context, self.target),
+        }
+        self._first = self.target
+        self._sample: Sequence[Row] = ()
+        self._only: Collection[uuid.UUID] | None = None
+        if options.tries:
+            online = replace(self.target.options, lane=Lane.ONLINE)
+            self._first = replace(self.target, options=online)
+            self._sample = refreshing.draw(context, self.target, options.tries)
+            self._only = {row["document_id"] for row in self._sample}
+        self.quote = _quoted(context, self._first, self._only)
 
-    @property
-    def _lane(self) -> Lane | None:
-        lane = self._arguments.get("lane")
-        return lane and Lane(lane)
-
-    def quote(self) -> Quote:
-        """Return the quote for the stale answers, or for the sample of them."""
-        return _quoted(self._context, self._first, self._sample)
-
-    def members(self) -> dict[str, object]:
-        """Return the members of the JSON document about the answers."""
-        return {"stale": self.stale, "transcribed_by_others": self._others}
-
-    def show(self, made: Quote) -> None:
-        """Show the stale answers and the cost of renewing them."""
+    def show(self) -> None:
+        """Show the stale answers and the cost of renewing them, or the sample of them."""
         screen, is_failed = self._invocation.screen, self._arguments.get("failed")
-        if self._others:
+        if others := self.members["transcribed_by_others"]:
             screen.info(
-                f"Another model read pages of {counted(self._others, 'document')}. Their "
+                f"Another model read pages of {counted(others, 'document')}. Their "
                 "texts are kept; submit the files again to read them with the current model."
             )
-        if not self.stale:
+        if not (stale := self.members["stale"]):
             screen.info(
                 "There are no failed or partial answers without a complete one of another run."
                 if is_failed
                 else "There are no stale answers."
             )
             return
-        screen.show(_table(self.stale, "Failed" if is_failed else "Stale"))
-        if self._sample is None:
-            screen.show(*quote.render(made, self._lane, _SAMPLE))
+        screen.show(_table(stale, "Failed" if is_failed else "Stale"))
+        if self._only is None:
+            screen.show(*quote.render(self.quote, self._lane, _SAMPLE))
             return
-        screen.show(Text(f"A sample of {counted(made.documents, 'document')}, asked online:"))
-        screen.show(*quote.render(made, Lane.ONLINE, ""))
+        screen.show(Text(f"A sample of {counted(self.quote.documents, 'document')}, asked online:"))
+        screen.show(*quote.render(self.quote, Lane.ONLINE, ""))
 
     def carry_out(self, settings: Settings, *, as_json: bool) -> ExitCode:
         """Take the stored documents in as a new run; wait for it and show its results."""
         intake = RunIntake(self._invocation, settings)
-        only = None if self._sample is None else self._sample.documents
         with access.working_context(self._invocation, settings) as context:
             now = datetime.now(UTC)  # noqa: TID251 - the clock
-            submission = refreshing.begin(context, self._first, now, only)
+            submission = refreshing.begin(context, self._first, now, self._only)
             intake.screen.info(f"Renewing the answers in run {submission.name}.")
             account = intake.take_in(context, submission)
-        if self._sample is None or account.is_interrupted:
+        if self._only is None or account.is_interrupted:
             return intake.conclude(account, waits=not self._options.no_wait, as_json=as_json)
-        return self._conclude(settings, self._sample, account.run_id, as_json=as_json)
+        return self._conclude(settings, account.run_id, as_json=as_json)
 
-    def _conclude(
-        self, settings: Settings, sample: Sample, run_id: uuid.UUID, *, as_json: bool
-    ) -> ExitCode:
+    def _conclude(self, settings: Settings, run_id: uuid.UUID, *, as_json: bool) -> ExitCode:
         """Wait for the run of a sample, compare its answers with the old ones, quote the rest."""
-        with access.database(settings) as database:
-            context = ReadingContext(settings=settings, database=database, models=Models(settings))
+        with access.reading_context(settings) as context:
+            database = context.database
             try:
                 run_watch.wait_with_progress(self._invocation, settings, database, run_id)
             except KeyboardInterrupt:
                 return run_watch.report_detached(
                     self._invocation, settings, str(run_id), was_interrupted=True
                 )
-            trials = refreshing.compare(database, sample, run_id)
+            trials = refreshing.compare(database, self._sample, run_id)
             rest = _quoted(context, self.target, None)
             with database.read() as session:
                 account = accounts.of_run(driver(session), run_id)
         screen = self._invocation.screen
         if as_json:
             screen.write_json(
-                **self.members(), run=account, trials=trials, rest=quote.members(rest)
+                **self.members, run=account, trials=trials, rest=quoting.members(rest)
             )
         else:
             due: Counter[AnalysisType] = Counter()
-            for row in self.stale:
+            for row in self.members["stale"]:
                 due[row["analysis_type"]] += row["due"]
             screen.show(*compared(trials, due))
             screen.show(Text("The rest:"), *quote.render(rest, self._lane, ""))
             screen.info("Show the new answers, or renew the rest, with:")
             suggest(self._invocation, settings, "results", "--run", account.run)
-            suggest(
-                self._invocation, settings, "refresh", *_named(self._options.run, self._arguments)
-            )
+            renewed = [self._options.run] if self._options.run else []
+            for name in ("profile", "model", "lane", "budget_usd"):
+                if value := self._arguments.get(name):
+                    renewed += [f"--{name.removesuffix('_usd')}", str(value)]
+            suggest(self._invocation, settings, "refresh", *renewed)
         return ExitCode.SUCCESS if account.is_complete else ExitCode.INCOMPLETE
 
 
-def _named(run: str | None, arguments: RefreshArguments) -> Iterator[str]:
-    if run:
-        yield run
-    for name in ("profile", "model", "lane", "budget_usd"):
-        if value := arguments.get(name):
-            yield from (f"--{name.removesuffix('_usd')}", str(value))
-
-
-def _quoted(context: ReadingContext, target: Target, sample: Sample | None) -> Quote:
-    only: Collection[uuid.UUID] | None = None if sample is None else sample.documents
+def _quoted(context: ReadingContext, target: Target, only: Collection[uuid.UUID] | None) -> Quote:
     documents = refreshing.documents(context, target, only)
     return quoting.estimate(context, documents, target.options)
 
@@ -265,7 +227,6 @@ _NAMES = ("Type", "Why", "Documents", "Results")
 
 
 def _table(stale: Sequence[Row], due: str) -> RenderableType:
-    """Return a row for each analysis type and each combination of reasons."""
     rows = [
         (
             row["analysis_type"],

@@ -14,15 +14,15 @@ from rich.text import Text
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Author, ScopeOptions
+from chordwise.domain.learning.certification import advice
 from chordwise.domain.learning.feedback_input import FeedbackInput, parsed
 from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import certification, feedback
-from chordwise.pipeline.learning.certification import Bounds, Queue
-from chordwise.pipeline.learning.feedback import Signed
+from chordwise.pipeline.learning.certification import Bounds
 from chordwise.pipeline.learning.scope import Scope
 from chordwise.relations.relation import Row
-from chordwise.relations.review import CELLS, count, item, next_item
+from chordwise.relations.review import CELLS, QUEUE, item, next_item
 from chordwise.rendering.plain_text import one_line
 from chordwise.rendering.screen import Screen, indented
 from chordwise.storage.database import Database, driver
@@ -53,17 +53,30 @@ def review(
         with database.read() as session:
             scope = selected.find(session, settings)
             queued = certification.queue(session, scope, queue) if queue else None
-        if as_json:
-            invocation.screen.write_json(**_as_json(database, scope, queued))
+        screen, done = invocation.screen, Counter[Verdict | None]()
+        if as_json and queued:
+            columns = ("source", "job_id", "path")
+            cells = [{name: row[name] for name in columns} for row in queued["candidates"]]
+            names = {name: queued[name] for name in ("analysis_type", "name")}
+            screen.write_json(**names, to_check=cells)
             return
-        questions = _of_certificate(database, invocation.screen, queued) if queued else None
-        cells = questions or _cells(database, scope)
-        done = _review_all(database, invocation.screen, cells, author)
-        _print_summary(invocation.screen, database, scope, queued, done)
+        if as_json:
+            with database.read() as session:
+                screen.write_json(to_check=CELLS.read(driver(session), scope.cells))
+            return
+        questions = _cells(database, scope)
+        if queued:
+            questions = _of_certificate(database, screen, queued)
+        for question, place in questions:
+            screen.show(*render(question, place))
+            key = _ask_verdict(database, screen, question, author)
+            if key == _QUIT:
+                break
+            done[_KEYS.get(key)] += 1  # `None` for a skipped answer
+        _print_summary(screen, database, scope, queued, done)
 
 
 def _cells(database: Database, scope: Scope) -> Iterator[tuple[Row, str]]:
-    """Yield the cells of the queue and how many are left, until none is."""
     after = None
     while True:
         with database.read() as session:
@@ -74,34 +87,22 @@ def _cells(database: Database, scope: Scope) -> Iterator[tuple[Row, str]]:
         after = question["place"]
 
 
-def _of_certificate(database: Database, screen: Screen, queued: Queue) -> Iterator[tuple[Row, str]]:
-    """Yield the answers that certification needs, in its random order."""
-    for index, candidate in enumerate(queued.candidates, start=1):
+def _of_certificate(database: Database, screen: Screen, queued: Row) -> Iterator[tuple[Row, str]]:
+    candidates = queued["candidates"]
+    said = advice(queued["verdict"], queued["expected_checks"], queued["expected_free"])
+    if said:
+        screen.info(f"At the last certification: {said}.")
+    for index, candidate in enumerate(candidates, start=1):
         try:
             with database.read() as session:
-                question = item(driver(session), candidate.job_id, candidate.path)
+                question = item(driver(session), candidate["job_id"], candidate["path"])
         except UsageError as error:
-            screen.info(f"{candidate.source}: {error.what}")
+            screen.info(f"{candidate['source']}: {error.what}")
             continue
-        yield question, f"{index:,} of {len(queued.candidates):,}"
-
-
-def _review_all(
-    database: Database, screen: Screen, questions: Iterator[tuple[Row, str]], author: str
-) -> Counter[Verdict | None]:
-    """Ask about each answer in turn; count the verdicts, with `None` for skipped answers."""
-    done: Counter[Verdict | None] = Counter()
-    for question, place in questions:
-        screen.show(*render(question, place))
-        key = _ask_verdict(database, screen, question, author)
-        if key == _QUIT:
-            break
-        done[_KEYS.get(key)] += 1
-    return done
+        yield question, f"{index:,} of {len(candidates):,}"
 
 
 def _ask_verdict(database: Database, screen: Screen, question: Row, author: str) -> str:
-    """Ask until a verdict is stored or the answer is skipped; return the key."""
     is_warning = question["value"] is None and not question["is_prose"]
     while True:
         typed = screen.prompt(_ASK_SEEN if is_warning else _ASK)
@@ -110,26 +111,22 @@ def _ask_verdict(database: Database, screen: Screen, question: Row, author: str)
             return key
         if key not in _KEYS or (is_warning and key == "c"):
             continue
-        written = screen.prompt(_prompt_text(question)) if key == "c" else ""
+        right = "The right value (leave empty for none): "
+        if choices := question["choices"]:
+            right = f"The right label ({', '.join(choices)}): "
+        written = screen.prompt(right) if key == "c" else ""
         if written is None:
             return _QUIT
         value = parsed(written) if key == "c" else None
         verdict = Verdict.SEEN if is_warning and key == "a" else _KEYS[key]
-        entered = FeedbackInput(verdict=verdict, path=question["path"], value=value)
+        entered = FeedbackInput(verdict=verdict, path=question["path"], value=value, author=author)
         try:
             with database.write() as session:
-                signed = Signed(entered=entered, author=author)
-                feedback.decide(session, question["job_id"], question["result_id"], signed)
+                feedback.decide(session, question["job_id"], question["result_id"], entered)
         except UsageError as error:
             screen.info(f"{error.what} {error.hint}")
             continue
         return key
-
-
-def _prompt_text(question: Row) -> str:
-    if choices := question["choices"]:
-        return f"The right label ({', '.join(choices)}): "
-    return "The right value (leave empty for none): "
 
 
 def render(question: Row, place: str) -> Iterator[RenderableType]:
@@ -157,34 +154,20 @@ def _print_summary(
     screen: Screen,
     database: Database,
     scope: Scope,
-    queued: Queue | None,
+    queued: Row | None,
     done: Counter[Verdict | None],
 ) -> None:
     checked = done.total() - done[None]
     if queued is None:
         with database.read() as session:
-            left = count(driver(session), scope.cells)
+            left = QUEUE.count(driver(session), scope.cells)
         screen.info(f"{checked:,} reviewed, {left:,} left.")
         return
-    screen.info(f"{checked:,} reviewed, {len(queued.candidates) - checked:,} left.")
+    screen.info(f"{checked:,} reviewed, {len(queued['candidates']) - checked:,} left.")
     if done[None]:
         screen.info("Certification stops counting at a skipped answer. These come first next time.")
     parts = scope.arguments
-    if queued.bounds != Bounds():
-        shares = ("--max-error", queued.bounds.max_error), ("--risk", queued.bounds.risk)
+    if Bounds(max_error=queued["max_error"], risk=queued["risk"]) != Bounds():
+        shares = ("--max-error", queued["max_error"]), ("--risk", queued["risk"])
         parts += [part for name, share in shares for part in (name, f"{100 * share:g}%")]
     screen.suggest(one_line(f"chordwise certify {shlex.join(parts)}".rstrip()))
-
-
-def _as_json(database: Database, scope: Scope, queued: Queue | None) -> dict[str, object]:
-    if queued is None:
-        with database.read() as session:
-            return {"to_check": CELLS.read(driver(session), scope.cells)}
-    return {
-        "analysis_type": queued.unit.analysis_type,
-        "name": queued.unit.name,
-        "to_check": [
-            {"source": candidate.source, "job_id": candidate.job_id, "path": candidate.path}
-            for candidate in queued.candidates
-        ],
-    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -16,13 +16,10 @@ from chordwise.cli.options import AnyRun, AsJson
 from chordwise.domain.number_formats import counted, share
 from chordwise.domain.states import DeliveryStatus, JobStatus
 from chordwise.relations import accounts, progress
-from chordwise.relations.accounts import BUDGETS, DELIVERIES, NOTICES
-from chordwise.relations.progress import Progress
+from chordwise.relations.jobs import jobs_of_run
 from chordwise.relations.relation import Row
 from chordwise.rendering import accounts as rendered_accounts
 from chordwise.rendering import layouts, live
-from chordwise.rendering.accounts import MAX_FAILURES, UNLIMITED
-from chordwise.rendering.layouts import FirstThatFits
 from chordwise.rendering.plain_text import PREVIEW, local_time, one_line
 from chordwise.rendering.screen import Screen
 
@@ -57,17 +54,16 @@ MAX_JOBS = 50
 
 
 def _show(connection: Connection, screen: Screen, name: str, *, as_json: bool) -> None:
-    """Show the details of the run with this name or id."""
     run_id = accounts.find(connection, name)["id"]
     of_run = {"run_id": run_id}
     account = accounts.of_run(connection, run_id)
-    limit = UNLIMITED if as_json else MAX_FAILURES
+    limit = rendered_accounts.UNLIMITED if as_json else rendered_accounts.MAX_FAILURES
     failures = accounts.failures(connection, account.run, limit)
-    notices = NOTICES.read(connection, of_run, limit=limit)
+    notices = accounts.NOTICES.read(connection, of_run, limit=limit)
     counts = progress.read(connection, run_id)
-    budgets = BUDGETS.read(connection, of_run)
-    jobs = accounts.jobs_of_run(connection, run_id, UNLIMITED if as_json else MAX_JOBS)
-    deliveries = DELIVERIES.read(connection, of_run)
+    budgets = accounts.BUDGETS.read(connection, of_run)
+    jobs = jobs_of_run(connection, run_id, rendered_accounts.UNLIMITED if as_json else MAX_JOBS)
+    deliveries = accounts.DELIVERIES.read(connection, of_run)
     if as_json:
         screen.write_json(
             run=account,
@@ -81,9 +77,15 @@ def _show(connection: Connection, screen: Screen, name: str, *, as_json: bool) -
         )
         return
     screen.show(rendered_accounts.heading(account), *rendered_accounts.render(account))
-    screen.show(usage(counts), *rendered_accounts.budget_lines(budgets))
+    screen.show(Text(f"Usage    {live.spent(counts)}"))
+    if counts.last_error and not counts.is_over:
+        error = f"Error    the last call failed: {one_line(counts.last_error, _ERROR_WIDTH)}"
+        screen.show(Text(error, style="yellow"))
+    if counts.calls.extractive:
+        screen.show(Text(PREVIEW, style="yellow"))
+    screen.show(*rendered_accounts.budget_lines(budgets))
     screen.show(*live.batch_lines(counts.batches), job_table(jobs, counts.jobs.total))
-    screen.show(*delivery_lines(deliveries), *rendered_accounts.failures(failures))
+    screen.show(*map(_delivery, deliveries), *rendered_accounts.failures(failures))
     screen.show(*rendered_accounts.notices(notices))
 
 
@@ -92,24 +94,13 @@ _NUMBERS = ("Chunks", "Confidence", "Coverage")
 _COLUMNS = ("Document", "Type", "Status", *_NUMBERS)
 
 
-def usage(progress: Progress) -> RenderableType:
-    """Return the cost of a run, its last error, and whether the built-in model answered."""
-    lines = [Text(f"Usage    {live.spent(progress)}")]
-    if progress.last_error and not progress.is_over:
-        error = f"Error    the last call failed: {one_line(progress.last_error, _ERROR_WIDTH)}"
-        lines.append(Text(error, style="yellow"))
-    if progress.calls.extractive:
-        lines.append(Text(PREVIEW, style="yellow"))
-    return Group(*lines)
-
-
 def job_table(jobs: Sequence[Row], total: int) -> RenderableType:
     """Return one row for each job; `total` is the number of all jobs."""
     rest = [_row(job) for job in jobs]
     names = [job["source"] for job in jobs]
     whole = [[one_line(name), *row] for name, row in zip(names, rest, strict=True)]
     short = [[name, *row] for name, row in zip(layouts.shortened(names, room=0), rest, strict=True)]
-    table = FirstThatFits(
+    table = layouts.FirstThatFits(
         layouts.table(_COLUMNS, whole, right=_NUMBERS),
         layouts.folded(_COLUMNS, short, whole=_COLUMNS[1:], right=_NUMBERS),
     )
@@ -133,18 +124,11 @@ def _row(job: Row) -> list[str | Text]:
     ]
 
 
-def delivery_lines(deliveries: Sequence[Row]) -> Iterator[Text]:
-    """Return a line for each delivery."""
-    for delivery in deliveries:
-        style = "red" if delivery["status"] == DeliveryStatus.FAILED else ""
-        yield Text(f"Delivery {' · '.join(_parts(delivery))}", style=style)
-
-
-def _parts(line: Row) -> Iterator[str]:
-    yield f"{line['kind']} of {line['event']}"
-    yield line["status"]
-    yield counted(line["attempts"], "attempt")
-    if line["status"] == DeliveryStatus.PENDING:
-        yield f"next {local_time(line['due_at'])}"
-    if line["last_error"]:
-        yield one_line(line["last_error"])
+def _delivery(delivery: Row) -> Text:
+    status, attempts = delivery["status"], counted(delivery["attempts"], "attempt")
+    line = f"Delivery {delivery['kind']} of {delivery['event']} · {status} · {attempts}"
+    if status == DeliveryStatus.PENDING:
+        line += f" · next {local_time(delivery['due_at'])}"
+    if delivery["last_error"]:
+        line += f" · {one_line(delivery['last_error'])}"
+    return Text(line, style="red" if status == DeliveryStatus.FAILED else "")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, TypeAlias
 from zoneinfo import ZoneInfo
@@ -11,8 +12,8 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from chordwise.cli import access, command, scheduled
-from chordwise.cli.command import EPILOG
+from chordwise.cli import access, scheduled
+from chordwise.cli.command import group
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.domain.json_values import JsonObject
@@ -24,7 +25,6 @@ from chordwise.pipeline.schedules import occurrences
 from chordwise.relations.relation import Row
 from chordwise.relations.schedules import OCCURRENCES, SCHEDULES
 from chordwise.rendering import layouts
-from chordwise.rendering.layouts import FirstThatFits
 from chordwise.rendering.plain_text import one_line
 from chordwise.settings import ScheduleSettings
 from chordwise.settings.schedules import CatchUp, check_name, reason
@@ -51,7 +51,7 @@ def list_schedules(invocation: Invocation, *, as_json: AsJson = False) -> None:
     if as_json:
         screen.write_json(schedules=rows)
     elif rows:
-        screen.show(table(rows), *defects(rows))
+        screen.show(table(rows), *map(_defect, filter(itemgetter("defect"), rows)))
     if missing := sorted(settings.schedules.keys() - {row["name"] for row in rows}):
         screen.info(f"Not yet loaded by a scheduler: {', '.join(missing)}.")
     elif not rows:
@@ -94,7 +94,7 @@ def history(
     if as_json:
         screen.write_json(schedule_runs=rows)
     elif rows:
-        screen.show(past_table(rows), *failure_lines(rows))
+        screen.show(past_table(rows), *map(_failure, filter(itemgetter("error_message"), rows)))
     else:
         screen.info(
             "No schedule has been due yet. `chordwise schedules list` shows the next due times."
@@ -126,15 +126,14 @@ def add(  # noqa: PLR0913 - the options of a command
 
     chordwise schedules add nightly "submit contracts --nightly" --cron "0 2 * * *"
     """
-    values = {
-        "run": run,
-        "cron": cron,
-        "time_zone": time_zone,
-        "catch_up": catch_up,
-        "expires_after_hours": expires_after_hours,
-    }
     try:
-        schedule = ScheduleSettings.model_validate(values)
+        schedule = ScheduleSettings(
+            run=run,
+            cron=cron,
+            time_zone=time_zone,
+            catch_up=catch_up,
+            expires_after_hours=expires_after_hours,
+        )
         check_name(name)
     except ValueError as error:
         raise UsageError(f"{reason(error)}.", "See the examples in docs/schedules.md.") from error
@@ -160,10 +159,7 @@ def remove(invocation: Invocation, name: Name) -> None:
     invocation.screen.info(f"Removed the schedule {name}.")
 
 
-schedules = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP, epilog=EPILOG)
-command.add(schedules, "list", list_schedules)
-for _each in (run, history, add, remove):
-    command.add(schedules, _each.__name__, _each)
+schedules = group(_HELP, list=list_schedules, run=run, history=history, add=add, remove=remove)
 
 
 _UNREMARKABLE = (
@@ -184,30 +180,20 @@ def table(rows: Sequence[Row]) -> RenderableType:
 
     A narrow terminal shows the time zone below the time.
     """
-    wide = [
-        (
-            row["name"],
-            one_line(row["run"], _RUN_WIDTH),
-            row["cron"],
-            _next(row),
-            row["time_zone"],
-            row["origin"],
-        )
-        for row in rows
-    ]
-    narrow = [(*row[:3], f"{row[3]}\n{row[4]}", row[5]) for row in wide]
-    return FirstThatFits(
+    wide, narrow = [], []
+    for row in rows:
+        what = row["name"], one_line(row["run"], _RUN_WIDTH), row["cron"]
+        wide.append((*what, _next(row), row["time_zone"], row["origin"]))
+        narrow.append((*what, f"{_next(row)}\n{row['time_zone']}", row["origin"]))
+    return layouts.FirstThatFits(
         layouts.table(("Schedule", "Runs", "Cron", "Next", "Time zone", "From"), wide),
         layouts.folded(("Schedule", "Runs", "Cron", "Next", "From"), narrow, _SHORT),
     )
 
 
-def defects(rows: Sequence[Row]) -> Iterator[Text]:
-    """Yield a line for each invalid schedule, with a hint."""
-    for row in rows:
-        if row["defect"]:
-            what = f"{row['name']} is invalid: {row['defect']}. {occurrences.WHOSE_DEFECT}"
-            yield Text(one_line(what), style="yellow")
+def _defect(row: Row) -> Text:
+    what = f"{row['name']} is invalid: {row['defect']}. {occurrences.WHOSE_DEFECT}"
+    return Text(one_line(what), style="yellow")
 
 
 def past_table(rows: Sequence[Row]) -> RenderableType:
@@ -222,18 +208,15 @@ def past_table(rows: Sequence[Row]) -> RenderableType:
         wide.append([*cells, *(cell or _NOTHING for cell in became)])
         narrow.append([*cells, "\n".join(filter(None, became)) or _NOTHING])
     names = ("Schedule", "Due (UTC)", "By", "Status", "Runs")
-    return FirstThatFits(
+    return layouts.FirstThatFits(
         layouts.table((*names, "Outcome"), wide, _OUTCOME_WIDTH),
         layouts.folded((*names[:-1], "Runs and outcome"), narrow, _SHORT),
     )
 
 
-def failure_lines(rows: Sequence[Row]) -> Iterator[Text]:
-    """Yield a line for each due time that failed, with a hint."""
-    for row in rows:
-        if row["error_message"]:
-            when = f"{row['schedule']}, {row['due_at']:%Y-%m-%d %H:%M}"
-            yield Text(one_line(f"{when}: {row['error_message']} {row['hint'] or ''}"), style="dim")
+def _failure(row: Row) -> Text:
+    when = f"{row['schedule']}, {row['due_at']:%Y-%m-%d %H:%M}"
+    return Text(one_line(f"{when}: {row['error_message']} {row['hint'] or ''}"), style="dim")
 
 
 def _next(row: Row) -> str:

@@ -14,7 +14,6 @@ from chordwise.cli.options import AsJson, Raw
 from chordwise.errors import UsageError
 from chordwise.pipeline.exports.table import csv_lines, distinct
 from chordwise.pipeline.runs import user_sql
-from chordwise.pipeline.runs.user_sql import QueryResult
 from chordwise.rendering import layouts
 from chordwise.rendering.plain_text import SCHEMA_VERSION, encoded, one_line
 from chordwise.rendering.screen import Screen
@@ -52,21 +51,18 @@ def sql(
             for line in csv_lines(answer.columns, rows, raw=raw):
                 screen.write(line)
         elif as_json:
-            _write_json(screen, answer, limit)
+            names = distinct(answer.columns)
+            start = f'{{"schema_version": {SCHEMA_VERSION}, "columns": {encoded(names)}, "rows": ['
+            screen.write(start)
+            for number, row in enumerate(itertools.islice(answer.rows, limit)):
+                members = dict(zip(names, row, strict=True))
+                screen.write(f"{',' if number else ''}\n  {encoded(members)}")
+            screen.write("\n]}\n")
         else:
             _show_table(screen, answer, limit or MAX_ROWS)
 
 
-def _write_json(screen: Screen, answer: QueryResult, limit: int | None) -> None:
-    names = distinct(answer.columns)
-    screen.write(f'{{"schema_version": {SCHEMA_VERSION}, "columns": {encoded(names)}, "rows": [')
-    for number, row in enumerate(itertools.islice(answer.rows, limit)):
-        members = dict(zip(names, row, strict=True))
-        screen.write(f"{',' if number else ''}\n  {encoded(members)}")
-    screen.write("\n]}\n")
-
-
-def _show_table(screen: Screen, answer: QueryResult, limit: int) -> None:
+def _show_table(screen: Screen, answer: user_sql.QueryResult, limit: int) -> None:
     rows = list(itertools.islice(answer.rows, limit + 1))
     names = [one_line(column) for column in answer.columns]
     cells = [[_cell(value) for value in row] for row in rows[:limit]]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import RenderableType
 from rich.text import Text
+from sqlalchemy.orm import Session
 
 from chordwise.cli import access, tool_connections
 from chordwise.cli.invocation import Invocation
@@ -20,7 +21,6 @@ from chordwise.relations.relation import Relation, Row
 from chordwise.rendering import layouts
 from chordwise.rendering.plain_text import one_line
 from chordwise.rendering.screen import hint, indented
-from chordwise.settings import Settings
 from chordwise.storage import answer_tables
 from chordwise.storage.answer_tables import EVIDENCE, OF_EVIDENCE, SCHEMA
 from chordwise.storage.database import driver
@@ -54,8 +54,7 @@ def tables(  # noqa: PLR0913 - the options of a command
         bool, typer.Option("--drop", help="Drop the table; the results are kept.")
     ] = False,
     connect: Annotated[
-        bool,
-        typer.Option(help="Show how psql, pandas, DuckDB, Excel and others connect."),
+        bool, typer.Option(help="Show how psql, pandas, DuckDB, Excel and others connect.")
     ] = False,
     listen: Annotated[
         str,
@@ -82,7 +81,9 @@ def tables(  # noqa: PLR0913 - the options of a command
         raise UsageError("--prune and --drop cannot be used together.")
     settings = access.reach(invocation)
     if name is not None and (prune or drop):
-        invocation.screen.info(_change(settings, name, drop=drop))
+        with access.write(settings) as session:
+            change = (_drop if drop else _prune)(session, name)
+        invocation.screen.info(change)
         return
     with access.read(settings) as session:
         is_one = name is not None
@@ -103,20 +104,18 @@ def tables(  # noqa: PLR0913 - the options of a command
         invocation.screen.show(*_views_of(table, described, in_full=is_one))
 
 
-def _change(settings: Settings, name: str, *, drop: bool) -> str:
-    """Drop a table, or its unused columns, and return the message about it."""
-    with access.write(settings) as session:
-        if drop:
-            answer_tables.drop(session, name)
-            return f"Dropped the table {name}. A run with --save-as {name} creates it again."
-        dropped = prune_table(session, name)
-    if not dropped:
-        return f"All columns of {name} are in use."
-    return f"Dropped {counted(len(dropped), 'column')}: {', '.join(dropped)}."
+def _drop(session: Session, name: str) -> str:
+    answer_tables.drop(session, name)
+    return f"Dropped the table {name}. A run with --save-as {name} creates it again."
+
+
+def _prune(session: Session, name: str) -> str:
+    dropped = prune_table(session, name)
+    columns = f"{counted(len(dropped), 'column')}: {', '.join(dropped)}"
+    return f"Dropped {columns}." if dropped else f"All columns of {name} are in use."
 
 
 def _views_of(table: str, columns: Sequence[Row], *, in_full: bool) -> Iterator[RenderableType]:
-    """Return the views of a table: their columns and example queries."""
     views = dict.fromkeys(column["view"] for column in columns)
     for view in views:
         if view.endswith(EVIDENCE):
@@ -152,7 +151,6 @@ _BY_CURRENCY = "SELECT {column}_currency, sum({column}) FROM {table} GROUP BY 1"
 
 
 def _queries(view: str, columns: Sequence[Row]) -> Iterator[str]:
-    """Yield example queries, one for each type of column."""
     first: dict[str, str] = {}
     for column in columns:
         first.setdefault(column["type"], column["name"])

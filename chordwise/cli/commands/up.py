@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from chordwise.cli import scheduled
@@ -51,7 +52,6 @@ _LINK_SECONDS = 30.0
 
 
 def _print_link(screen: Screen, folder: Path) -> None:
-    """Print the link to the pages once they are served."""
     home = home_at(folder)
     file = home.web_link_file
     if processes.wait_until(lambda: read_address(file) is not None, _LINK_SECONDS, every=0.2):
@@ -94,24 +94,16 @@ class LogLines:
     def forward(self) -> None:
         """Pass on the lines written since the last call."""
         for file in self._files():
-            try:
-                self._read_new_lines(file)
-            except OSError:
-                continue
+            with suppress(OSError), file.open("rb") as opened:
+                size, start = opened.seek(0, os.SEEK_END), self._read.get(file, 0)
+                start = 0 if size < start else start  # rotated
+                opened.seek(start)
+                data = opened.read(_LONGEST_READ)
+                self._read[file] = start + len(data)
+                text = self._rest.pop(file, "") + data.decode("utf-8", "replace")
+                *lines, self._rest[file] = text.split("\n")
+                for line in lines:
+                    self._print_line(f"{file.stem:<{_NAME_WIDTH}} {line}")
 
     def _files(self) -> list[Path]:
         return sorted(file for name in self._patterns for file in self._folder.glob(f"{name}.log"))
-
-    def _read_new_lines(self, file: Path) -> None:
-        size = file.stat().st_size
-        start = self._read.get(file, 0)
-        if size < start:  # rotated
-            start = 0
-        with file.open("rb") as opened:
-            opened.seek(start)
-            data = opened.read(_LONGEST_READ)
-        self._read[file] = start + len(data)
-        text = self._rest.pop(file, "") + data.decode("utf-8", "replace")
-        *lines, self._rest[file] = text.split("\n")
-        for line in lines:
-            self._print_line(f"{file.stem:<{_NAME_WIDTH}} {line}")

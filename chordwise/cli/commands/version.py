@@ -20,23 +20,18 @@ def version(
     *, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False
 ) -> None:
     """Show the versions of Chordwise, Python and the schema."""
+    packaged = _PACKAGE / "_packaged" / "migrations"
+    folder = packaged if packaged.is_dir() else _PACKAGE.parent / "migrations"
+    # By the names of the files: Alembic is slow to load.
+    revision = max(file.stem for file in (folder / "versions").glob("[0-9]*.py"))
     info = {
         "chordwise": VERSION,
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "schema_revision": schema_revision(),
+        "schema_revision": revision,
     }
     if as_json:
         sys.stdout.write(f"{json.dumps({'schema_version': 1, **info})}\n")
         return
-    sys.stdout.write(
-        f"chordwise {info['chordwise']} "
-        f"(Python {info['python']}, {info['platform']}, schema {info['schema_revision']})\n"
-    )
-
-
-def schema_revision() -> str:
-    """Return the newest revision from the migration file names; Alembic is slow to load."""
-    packaged = _PACKAGE / "_packaged" / "migrations"
-    folder = packaged if packaged.is_dir() else _PACKAGE.parent / "migrations"
-    return max(file.stem for file in (folder / "versions").glob("[0-9]*.py"))
+    about = f"(Python {info['python']}, {info['platform']}, schema {revision})"
+    sys.stdout.write(f"chordwise {VERSION} {about}\n")

@@ -15,8 +15,6 @@ from chordwise.cli.invocation import Invocation
 from chordwise.embedded import processes
 from chordwise.embedded.home import Level, home_at, read_address
 from chordwise.errors import UsageError
-from chordwise.rendering.screen import Screen
-from chordwise.settings import Settings
 from chordwise.settings.environment import supervisor_pipe
 
 _SHORTEST_PASSWORD = 12
@@ -46,7 +44,10 @@ def web(
     """
     screen = invocation.screen
     if set_password:
-        _print_hash(screen)
+        from chordwise.web.access_control import hash_password  # noqa: PLC0415 - as below
+
+        screen.write(f"{hash_password(_password())}\n")
+        screen.info('Set it as password_hash = "…" in [web], or as CHORDWISE_WEB__PASSWORD_HASH.')
         return
     settings = invocation.settings()
     address = home_at(settings.home).web_link_file
@@ -60,7 +61,19 @@ def web(
         screen.note(f"The web server is process {running.server.pid}.")
         if supervisor_pipe() is None or not _has_ended(address):
             return
-    _serve(invocation, settings, port)
+    from chordwise.web import server  # noqa: PLC0415 - no other command loads its libraries
+
+    reached = access.reach(invocation, settings, Level.ALL)
+    if port is not None:
+        changed = reached.web.model_copy(update={"port": port})
+        reached = reached.model_copy(update={"web": changed})
+
+    def ready(served: server.Served) -> None:
+        processes.watch_parent(served.stop)
+        screen.write(f"{shown_link(served.link, sys.stdout)}\n")
+        screen.info("Serving the web pages at this address. Press Ctrl-C to stop.")
+
+    server.serve(reached, ready)
     screen.info("Stopped.")
 
 
@@ -74,41 +87,12 @@ def _has_ended(address: Path) -> bool:
     return True
 
 
-def _serve(invocation: Invocation, settings: Settings, port: int | None) -> None:
-    from chordwise.web import server  # noqa: PLC0415 - no other command loads its libraries
-
-    screen = invocation.screen
-    reached = access.reach(invocation, settings, Level.ALL)
-    if port is not None:
-        changed = reached.web.model_copy(update={"port": port})
-        reached = reached.model_copy(update={"web": changed})
-
-    def ready(served: server.Served) -> None:
-        processes.watch_parent(served.stop)
-        screen.write(f"{shown_link(served.link, sys.stdout)}\n")
-        screen.info("Serving the web pages at this address. Press Ctrl-C to stop.")
-
-    server.serve(reached, ready)
-
-
 def shown_link(link: str, stream: TextIO) -> str:
     """Return a link for a stream: without its token unless it is a terminal, as a log is kept."""
     return link if stream.isatty() else link.partition("?")[0]
 
 
-def _print_hash(screen: Screen) -> None:
-    from chordwise.web.access_control import hash_password  # noqa: PLC0415 - as above
-
-    screen.write(f"{hash_password(_password())}\n")
-    screen.info('Set it as password_hash = "…" in [web], or as CHORDWISE_WEB__PASSWORD_HASH.')
-
-
 def _password() -> str:
-    """Ask for a password twice.
-
-    Raises:
-        UsageError: It is too short, or the two do not match.
-    """
     password = getpass.getpass("Password: ")
     if len(password) < _SHORTEST_PASSWORD:
         raise UsageError(

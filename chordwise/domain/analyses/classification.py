@@ -23,10 +23,7 @@ MAX_FACTORS = 6
 
 
 class Classification(AnalysisDefinition):
-    """Primary and secondary label, confidence 0–1, deciding features, uncertainty factors.
-
-    The primary label is null if no label fits.
-    """
+    """Primary label (null if none fits), secondary one, confidence 0–1, features, uncertainties."""
 
     principal_fields = ("feature",)
     nullable_path = label_path = "/primary_label"
@@ -47,7 +44,7 @@ class Classification(AnalysisDefinition):
         """Return the labels of the user."""
         return options.labels
 
-    def with_label(self, output: JsonObject, label: str | None) -> JsonObject:  # noqa: ARG002
+    def with_label(self, output: JsonObject, label: str | None) -> JsonObject:
         """Return an answer with nothing but the label."""
         answer: JsonObject = {"primary_label": label, "secondary_label": None, "confidence": 1.0}
         return answer | {"features": [], "uncertainty_factors": []}
@@ -70,7 +67,7 @@ class Classification(AnalysisDefinition):
             }
         )
 
-    def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:  # noqa: ARG002
+    def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:
         """Check that a secondary label has a primary one and differs from it."""
         primary, secondary = (answer.get(f"{rank}_label") for rank in ("primary", "secondary"))
         if secondary is not None and primary in (secondary, None):
@@ -81,11 +78,8 @@ class Classification(AnalysisDefinition):
         """Return whether a label fits."""
         return answer.get("primary_label") is not None
 
-    def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
-        """Let the chunks vote, weighted by confidence; disagreement becomes an uncertainty factor.
-
-        Chunks without a fitting label do not vote, unless no chunk has one.
-        """
+    def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:
+        """Let the chunks with a fitting label vote by confidence; disagreement is a factor."""
         voters = [answer for answer in answers if self.has_findings(answer)]
         if not voters:
             surest = max(answers, key=claimed_number)
@@ -110,10 +104,7 @@ ANALYSIS = Classification()
 
 
 def _votes(answers: Sequence[JsonObject]) -> dict[str, float]:
-    """Return the votes by label: a primary one counts its confidence, a secondary half the rest.
-
-    A secondary label never counts more than the primary one.
-    """
+    """A primary label counts its confidence, a secondary one half the rest and never more."""
     votes: dict[str, float] = defaultdict(float)
     for answer in answers:
         confidence = claimed_number(answer)

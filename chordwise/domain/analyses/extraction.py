@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 from chordwise.domain import items as item_names
 from chordwise.domain import json_values, schema_data, schemas, value_in_quote
@@ -28,7 +28,9 @@ from chordwise.domain.typed_values import typed
 FOUND, NOT_MENTIONED = "found", "not mentioned"
 _CAPITALIZED = re.compile(r"[A-Z][a-z]{2,}")
 _OF_THE_ROOT = ("$schema", "$defs", "definitions")
-_MAX_QUOTED_VALUES = 100_000
+COUNTS = "counts"
+"""The member with the numbers of rows that a model states, in the shape of the data."""
+_MAX_COUNT = _MAX_QUOTED_VALUES = 100_000
 _TOO_MUCH_EVIDENCE = "/evidence: the paths name lists too often; name single values"
 
 
@@ -81,6 +83,25 @@ class Extraction(AnalysisDefinition):
         )
         return schemas.closed({"fields": schemas.array(field, at_least=1)})
 
+    def question_schema(self, options: AnalysisOptions) -> JsonObject:
+        """Return the schema with the numbers of rows that a model states (`x-count`) first."""
+        schema = self.schema(options)
+        shape = _counts(options, lambda path: f"The number of rows of {path} in the text.")
+        if not shape:
+            return schema
+        properties = {COUNTS: _of_counts(shape), **json_values.as_object(schema["properties"])}
+        return {**schema, **schemas.closed(properties)}
+
+    def with_counts(self, answer: JsonObject, options: AnalysisOptions) -> JsonObject:
+        """Return an answer that states the numbers of its own rows, if the schema asks for any."""
+        rows = self.row_counts([answer], options)
+        counts = _counts(options, lambda path: rows.get(f"/data{path}", RowCount(number=0)).number)
+        return {COUNTS: counts, **answer} if counts else answer
+
+    def without_reasoning(self, answer: JsonObject) -> JsonObject:
+        """Return an answer without the numbers of rows, which are no values of the data."""
+        return {name: value for name, value in answer.items() if name != COUNTS}
+
     def confidence(self, answer: JsonObject) -> float:
         """Return the mean over the found values; without any, the mean over the entries."""
         fields = _fields(answer)
@@ -124,9 +145,8 @@ class Extraction(AnalysisDefinition):
         if options.schema is not None:
             return schema_data.join(answers, options.schema)
         fields = _deduplicated(answers, options)
-        return Joining(
-            output={"fields": [field for item in items(options) for field in _all_of(item, fields)]}
-        )
+        kept = [field for item in items(options) for field in _all_of(item, fields)]
+        return Joining(output={"fields": kept})
 
     def apply_reconciliation(self, joining: Joining, answer: JsonObject) -> JsonObject:
         """Return the output with only the contested values taken from the model's answer."""
@@ -148,7 +168,12 @@ class Extraction(AnalysisDefinition):
         """Count the rows of the user's lists, or the distinct values of items that are lists."""
         if options.schema is not None:
             return schema_data.row_counts(answers, options.schema)
-        values = {_value_of(field) for answer in answers for field in _listed(answer, options)}
+        values = {
+            _value_of(field)
+            for answer in answers
+            for field in _fields(answer)
+            if field.get("status") == FOUND and _is_list(field, options)
+        }
         numbers = Counter(path for path, _ in values)
         return {path: RowCount(number=number) for path, number in numbers.items()}
 
@@ -166,12 +191,6 @@ class Extraction(AnalysisDefinition):
         for (path, _), span in first.items():
             places[path].append([span])
         return places
-
-    def values_without_place(
-        self, answer: JsonObject, options: AnalysisOptions
-    ) -> list[JsonObject]:
-        """Return evidence that quotes the values of the user's rows without a located quote."""
-        return schema_data.values_without_place(answer) if options.schema is not None else []
 
 
 ANALYSIS = Extraction()
@@ -214,19 +233,30 @@ def _around(schema: JsonObject) -> JsonObject:
     return {**schemas.closed({"data": data_schema, "evidence": schemas.array(evidence)}), **at_root}
 
 
+def _counts(options: AnalysisOptions, value_of: Callable[[str], JsonValue]) -> JsonObject:
+    """Return an object in the shape of the data, with a value for each list that is counted."""
+    counts: JsonObject = {}
+    for path in SchemaNode.root_of(options.schema or {}).counted_lists():
+        *parents, name = json_values.steps(path)
+        inner = counts
+        for parent in parents:
+            inner = json_values.as_object(inner.setdefault(parent, {}))
+        inner[name] = value_of(path)
+    return counts
+
+
+def _of_counts(shape: JsonValue) -> JsonObject:
+    if isinstance(shape, dict):
+        return schemas.closed({name: _of_counts(member) for name, member in shape.items()})
+    return {**schemas.integer(0, _MAX_COUNT), "description": json_values.text(shape)}
+
+
 def _fields(answer: JsonObject) -> list[JsonObject]:
     return json_values.objects(answer.get("fields") or answer.get("evidence"))
 
 
 def _list_of(field: JsonObject) -> str:
     return json_values.pointer("/fields", json_values.text(field.get("item")))
-
-
-def _listed(answer: JsonObject, options: AnalysisOptions) -> Iterator[JsonObject]:
-    """Yield the found values of the items that are lists."""
-    for field in _fields(answer):
-        if field.get("status") == FOUND and _is_list(field, options):
-            yield field
 
 
 def _is_list(field: JsonObject, options: AnalysisOptions) -> bool:
@@ -239,10 +269,7 @@ def _value_of(field: JsonObject) -> tuple[str, str]:
 
 
 def _deduplicated(answers: Sequence[JsonObject], options: AnalysisOptions) -> list[JsonObject]:
-    """Return the fields of consecutive answers, without values that an earlier answer has.
-
-    A value that several answers have at different places has the number of its `mentions`.
-    """
+    """Leave out values of earlier answers; the others have the number of their `mentions`."""
     kept: list[tuple[Hashable, JsonObject]] = []
     numbers: dict[Hashable, dict[Hashable, int]] = defaultdict(dict)
     for position, answer in enumerate(answers):
@@ -251,12 +278,11 @@ def _deduplicated(answers: Sequence[JsonObject], options: AnalysisOptions) -> li
         for mention, field in mentions:
             number = json_values.integer(field.get("mentions")) or 1
             numbers[mention].setdefault(json_values.span_of(field) or position, number)
-    return [_counted(field, sum(numbers.pop(mention, {}).values())) for mention, field in kept]
-
-
-def _counted(field: JsonObject, mentions: int) -> JsonObject:
-    is_counted = mentions > 1 and field.get("status") == FOUND
-    return {**field, "mentions": mentions} if is_counted else field
+    counted = [(field, sum(numbers.pop(mention, {}).values())) for mention, field in kept]
+    return [
+        {**field, "mentions": number} if number > 1 and field.get("status") == FOUND else field
+        for field, number in counted
+    ]
 
 
 def _mention(field: JsonObject, options: AnalysisOptions) -> Hashable:

@@ -55,7 +55,7 @@ class Reasoning(AnalysisDefinition):
         strength = display_number(output.get("argument_strength"))
         return f"{strength}/10: {json_values.text(output.get('overall_assessment'))}"
 
-    def schema(self, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
+    def schema(self, options: AnalysisOptions) -> JsonObject:
         """Return the schema; each step has a role and the quote in which the text makes it.
 
         The first member is optional and provides room for a chain of thought (arXiv 2201.11903).
@@ -84,15 +84,20 @@ class Reasoning(AnalysisDefinition):
         """Return the answer without the considerations."""
         return {name: value for name, value in answer.items() if name != _CONSIDERATIONS}
 
-    def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
+    def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:
         """Keep the order of the argument; average scores; use the surest chunk's assessments."""
         surest = max(answers, key=claimed_number)
+        evidence = [json_values.as_object(one.get("evidence_quality") or {}) for one in answers]
+        assessment = json_values.at(surest, "/evidence_quality/assessment")
         return {
             "logical_flow": gather_findings(answers, "logical_flow", MAX_STEPS),
             "argument_strength": _mean_score(answers, "argument_strength"),
             "weaknesses": gather_strings(answers, "weaknesses", MAX_REMARKS),
             "gaps": gather_strings(answers, "gaps", MAX_REMARKS),
-            "evidence_quality": _merged_evidence_quality(answers, surest),
+            "evidence_quality": {
+                "score": _mean_score(evidence, "score"),
+                "assessment": json_values.text(assessment),
+            },
             "overall_assessment": json_values.text(surest.get("overall_assessment")),
             "confidence": _mean_score(answers, "confidence"),
         }
@@ -103,12 +108,3 @@ ANALYSIS = Reasoning()
 
 def _mean_score(answers: Sequence[JsonObject], name: str) -> int:
     return scale_to_ten(mean(claimed_number(answer, name) for answer in answers))
-
-
-def _merged_evidence_quality(answers: Sequence[JsonObject], surest: JsonObject) -> JsonObject:
-    parts = [json_values.as_object(answer.get("evidence_quality") or {}) for answer in answers]
-    quality = json_values.as_object(surest.get("evidence_quality") or {})
-    return {
-        "score": _mean_score(parts, "score"),
-        "assessment": json_values.text(quality.get("assessment")),
-    }

@@ -48,11 +48,11 @@ class Sentiment(AnalysisDefinition):
         AnswerSection("Sentences", "/sentences", members=("score",)),
     )
 
-    def labels(self, options: AnalysisOptions) -> Sequence[str]:  # noqa: ARG002
+    def labels(self, options: AnalysisOptions) -> Sequence[str]:
         """Return the four labels."""
         return LABELS
 
-    def with_label(self, output: JsonObject, label: str | None) -> JsonObject:  # noqa: ARG002
+    def with_label(self, output: JsonObject, label: str | None) -> JsonObject:
         """Return an answer with nothing but the label and a score that fits it."""
         score = {"positive": 0.5, "negative": -0.5}.get(label or "", 0.0)
         answer: JsonObject = {"label": label, "score": score, "confidence": 1.0}
@@ -62,7 +62,7 @@ class Sentiment(AnalysisDefinition):
         """Return the label and the score."""
         return f"{json_values.text(output.get('label'))} ({display_number(output.get('score'))})"
 
-    def schema(self, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
+    def schema(self, options: AnalysisOptions) -> JsonObject:
         """Return the schema; each sentence has a separate score."""
         sentence = schemas.closed({"quote": schemas.quote(), "score": schemas.number(-1, 1)})
         return schemas.closed(
@@ -75,14 +75,14 @@ class Sentiment(AnalysisDefinition):
             }
         )
 
-    def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:  # noqa: ARG002
+    def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:
         """Return a problem if label and score contradict each other."""
         wrong = {"positive": -1, "negative": 1}.get(json_values.text(answer.get("label")), 0)
         if wrong and claimed_number(answer, "score") * wrong > NEUTRAL_BELOW:
             return ["/score: contradicts the label"]
         return []
 
-    def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
+    def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:
         """Average the chunks, weighted by confidence; strong chunks of both signs give “mixed”."""
         weights = [claimed_number(answer) or 0.01 for answer in answers]
         scores = [claimed_number(answer, "score") for answer in answers]

@@ -45,7 +45,7 @@ class Summary(AnalysisDefinition):
         """Return the topic."""
         return json_values.text(output.get("main_topic"))
 
-    def schema(self, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
+    def schema(self, options: AnalysisOptions) -> JsonObject:
         """Return the schema; each finding includes its supporting quote."""
         finding = schemas.closed({"finding": schemas.string(), "quote": schemas.quote()})
         return schemas.closed(
@@ -57,7 +57,7 @@ class Summary(AnalysisDefinition):
             }
         )
 
-    def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
+    def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:
         """Keep findings from the whole document; the most confident chunk provides the topic."""
         surest = max(answers, key=claimed_number)
         return {
@@ -67,7 +67,7 @@ class Summary(AnalysisDefinition):
             "confidence": scale_to_ten(mean(claimed_number(answer) for answer in answers)),
         }
 
-    def complete(self, answer: JsonObject, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
+    def complete(self, answer: JsonObject, options: AnalysisOptions) -> JsonObject:
         """Add the quotes as the evidence of the summary, each with the finding that it supports."""
         evidence: list[json_values.JsonValue] = [
             {

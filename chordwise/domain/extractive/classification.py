@@ -144,10 +144,7 @@ def _contributions(
 def _parts(
     phrases: _Phrases, places: Sequence[tuple[float, frozenset[str]]]
 ) -> Iterator[tuple[str, str, float]]:
-    """Yield labels, terms and contributions; half of a phrase at a place counts an eighth.
-
-    `places` are the terms of a text's parts with their weights.
-    """
+    """`places` are weighted terms of a text's parts; half of a phrase at one counts an eighth."""
     split = {
         name: [frozenset(words.terms(phrase)) for phrase in listed]
         for name, listed in phrases.items()

@@ -6,7 +6,9 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import NamedTuple
 
 from chordwise.domain import grounding, items, json_values, typed_values, validation, words
@@ -31,7 +33,8 @@ def analyze(task: AnalysisTask) -> JsonObject:
     if task.options.schema is not None:
         walk = _Walk(root=task.options.schema, searchable=searchable)
         data = walk.members(SchemaNode.root_of(walk.root), "", 0)
-        return {"data": data, "evidence": list(walk.evidence)}
+        answer: JsonObject = {"data": data, "evidence": list(walk.evidence)}
+        return Extraction().with_counts(answer, task.options)
     declared = items.of(task.options).values()
     return {"fields": [field for item in declared for field in _fields(item, searchable)]}
 
@@ -51,6 +54,18 @@ def surest(joined: JsonObject, options: AnalysisOptions) -> JsonObject:
         entries = [one for one in json_values.objects(joined["fields"]) if one.get("item") == name]
         kept += entries if item.kind.is_list else [max(entries, key=claimed_number)]
     return {**joined, "fields": kept}
+
+
+def unsupported(output: JsonObject, options: AnalysisOptions) -> list[str]:
+    """Return the paths of organizations that were not found: only those with a legal form are."""
+    if options.schema is not None:
+        return []
+    return [
+        json_values.pointer("/fields", number)
+        for number, entry in enumerate(json_values.objects(output["fields"]))
+        if entry.get("status") == NOT_MENTIONED
+        and ValueKind.ORGANIZATION in item_of(json_values.text(entry.get("item"))).kinds[:1]
+    ]
 
 
 def _fields(declared: items.DeclaredItem, searchable: SearchableText) -> Iterator[JsonObject]:
@@ -166,8 +181,6 @@ def _kinds(terms: Sequence[str]) -> dict[ValueKind, None]:
 
 
 # Search for the sentence with the value of an item
-_ENOUGH = 5
-"""The number of values from which on only sentences that match as well as the best are searched."""
 _READINGS = 5
 """The number of matches of which the first valid one fills a single value of a schema."""
 _LEAST_COVERAGE = 0.5
@@ -224,15 +237,14 @@ class SearchableText:
         labelled = self._labelled(item)
         is_labelled = item.layout == "issuer" and labelled[:1] and labelled[0].confidence == _SURE
         if not is_labelled and (pair := forms.find(item.layout, self._text, self._sentences)):
-            return [Match(value=pair[0], quote=pair[1], confidence=3)]
+            return [Match(*pair, confidence=3)]
         if item.is_list and item.is_pure:
             counts = Counter(match.value for match in labelled)
             labelled.sort(key=lambda match: -counts[match.value])
         hits = self._hits(item) if not item.is_pure and (item.is_list or not labelled) else []
         near: list[Match] = []
-        for place, coverage, score in hits:
-            if score == hits[0][-1] or len({match.value for match in near}) < _ENOUGH:
-                near += self._matches(item, place, coverage)
+        for place, coverage in hits:
+            near += self._matches(item, place, coverage)
         near.sort(key=lambda match: 0 if item.question else -match.confidence)
         unlike: dict[str, Match] = {}
         for match in [*labelled, *near]:
@@ -263,13 +275,11 @@ class SearchableText:
         hits: list[tuple[int, Match]] = []
         unlabelled = 2 + 2 * (not _PATTERN_KINDS.isdisjoint(item.kinds[:1]))
         for index in range(len(self._sentences)):
-            pairs = (*self._captioned(item, index), *self._pairs(item, index))
-            for label, value, quote in pairs:
+            for label, value, quote in (*self._captioned(item, index), *self._pairs(item, index)):
                 distance = item.distance(words.terms(label))
                 if distance is not None:
-                    confidence = unlabelled if distance else _SURE
-                    hits.append((distance, Match(value=value, quote=quote, confidence=confidence)))
-        return [match for _, match in sorted(hits, key=lambda pair: pair[0])]
+                    hits.append((distance, Match(value, quote, unlabelled if distance else _SURE)))
+        return [match for _, match in sorted(hits, key=itemgetter(0))]
 
     def _pairs(self, item: Item, place: int) -> Iterator[tuple[str, str, str]]:
         """After a colon a value may be any words, unless its kind has a written pattern."""
@@ -289,7 +299,8 @@ class SearchableText:
         if not end and _PATTERN_KINDS.isdisjoint(item.kinds):
             quote = text if not text.endswith(":") else self._joined(place)
             match = _LABEL.match(quote)
-            if match and item.known.issuperset(words.terms(match[1])):
+            label = words.terms(match[1]) if match else []
+            if match and label and item.known.issuperset(label):
                 yield match[1], _SEGMENT.split(match[2])[0].strip(), quote
 
     def _captioned(self, item: Item, place: int) -> Iterator[tuple[str, str, str]]:
@@ -299,14 +310,14 @@ class SearchableText:
             start = sentence.start_char
             before = self._text[max(0, start - MAX_QUOTE_CHARACTERS // 2) : start]
             above = before.rstrip().rpartition("\n")[2].strip()
-            is_line = not item.kinds or not NAMES.isdisjoint(item.kinds)
+            is_line = not item.kinds or not (item.is_pure or NAMES.isdisjoint(item.kinds))
             texts = [above] if is_line else [one.text for one in self._values(item.kinds, above)]
             if above and "\n" in before[len(before.rstrip()) :]:
                 quote = f"{before[before.rindex(above) :]}{sentence.text}"
                 yield from ((sentence.text, value, quote) for value in texts[:1])
 
-    def _hits(self, item: Item) -> list[tuple[int, float, float]]:
-        """For a list, all sentences that match as well as the best one count."""
+    def _hits(self, item: Item) -> list[tuple[int, float]]:
+        """Return the places of the best sentences, for a list of all that match."""
         coverages = self._coverages(item)
         if item.question:  # only the best sentences are compared by meaning
             best = sorted(coverages, key=lambda place: (-coverages[place], place))[:_COMPARED]
@@ -327,31 +338,29 @@ class SearchableText:
                 bonus = _CUE_BONUS * has_cue + _VALUE_BONUS * has_value
                 scores[place] = coverages[place] + bonus - lateness
         ranked = sorted(scores, key=lambda place: (-scores[place], place))
-        least = scores[ranked[0]] if ranked and item.is_list else math.inf
-        return [
-            (place, coverages[place], scores[place])
-            for rank, place in enumerate(ranked)
-            if rank < _CANDIDATES or scores[place] >= least
-        ]
+        count = len(ranked) if item.is_list else _CANDIDATES
+        return [(place, coverages[place]) for place in ranked[:count]]
 
     def _matches(self, item: Item, place: int, coverage: float) -> Iterator[Match]:
         sentence = self._sentences[place]
         if captioned := list(self._captioned(item, place)):
-            yield from (
-                Match(value=value, quote=quote, confidence=3) for _, value, quote in captioned
-            )
+            yield from (Match(value, quote, confidence=3) for _, value, quote in captioned)
             return
         sure = 1 + (coverage >= _LEAST_COVERAGE) + (coverage >= _SURE_COVERAGE)
+        if item.cue is not None:  # its phrases say more than the words of the item
+            sure = 3 if item.cue.search(sentence.text) else 1
         for quote in (sentence.text, self._with_next(place)):
             if nearest := self._nearest_first(item, quote):
                 confidence = min(4, sure + (item.kinds[0] in _PATTERN_KINDS))
                 for value in nearest if item.is_list else nearest[:1]:
-                    yield Match(value=value.text, quote=quote, confidence=confidence)
+                    yield Match(value.text, quote, confidence)
                 return
         is_whole = coverage >= _SURE_COVERAGE and not item.is_list and not item.needs_cue
         if not item.kinds or item.question or is_whole:
             confidence = 1 if item.kinds else max(2, sure)
-            yield Match(value=sentence.text, quote=sentence.text, confidence=confidence)
+            question, text = item.question, sentence.text
+            phrase = _phrase(question, text) if question else text
+            yield Match(phrase, text, confidence)
 
     def _values(self, kinds: Sequence[ValueKind], text: str) -> list[WrittenValue]:
         by_kind = (list(values(kind, text, self._ordinary)) for kind in kinds)
@@ -378,6 +387,64 @@ class SearchableText:
         return sorted(
             written, key=lambda value: (value.start_char < anchor, abs(value.start_char - anchor))
         )
+
+
+# The phrase of a sentence that answers a question: a run of words which the question lacks
+_TOKEN = re.compile(r"\w+(?:[-'’.,/–]\w+)*|[$€£%]|[^\w\s]")
+# Tokens: a word of the question, c other content, l a word that links, s function word, p mark.
+_PHRASE = re.compile(r"c(?:l?c)*+")
+_LINKS = frozenset(("of", "and", "or"))
+_NUMERIC = re.compile(
+    r"\b(?:how (?:many|much|long|old|far|often|large|big|tall)|years?|when|percent\w*|number|date"
+    r"|amount|cost|population|century|decade)\b",
+    re.IGNORECASE,
+)
+_NEAR, _MARK = 2, 2
+_OF_KIND = 3.0
+_CAPITALIZED = 1.5
+_SINGLE_WORD = 0.5
+
+
+def _phrase(question: str, sentence: str) -> str:
+    """Return the likeliest phrase, near the question's words; not in English the whole sentence."""
+    if not words.is_english(words.words(f"{question} {sentence}")):
+        return sentence
+    terms = frozenset(words.terms(question))
+    tokens = list(_TOKEN.finditer(sentence))
+    kinds = "".join(_kind_of_word(token[0], terms) for token in tokens)
+
+    def score(phrase: re.Match[str]) -> float:
+        start, end = phrase.span()
+        text = sentence[tokens[start].start() : tokens[end - 1].end()]
+        is_number = any(map(str.isdigit, text))
+        weight = _OF_KIND ** (is_number or -1) if _NUMERIC.search(question) else 1.0
+        weight *= _CAPITALIZED if start and text != text.lower() else 1.0
+        return weight * (_SINGLE_WORD if end - start == 1 else 1.0) * _nearness(kinds, start, end)
+
+    best = max(_PHRASE.finditer(kinds), key=score, default=None)
+    if best is None:
+        return sentence
+    return sentence[tokens[best.start()].start() : tokens[best.end() - 1].end()]
+
+
+def _kind_of_word(written: str, terms: AbstractSet[str]) -> str:
+    if not (written[0].isalnum() or written in "$€£%"):
+        return "p"
+    if written.lower() in _LINKS:
+        return "l"
+    if written.lower() in words.STOPWORDS:
+        return "s"
+    return "c" if terms.isdisjoint(words.terms(written)) else "a"
+
+
+def _nearness(kinds: str, start: int, end: int) -> float:
+    """Return the sum of the inverse distances to the words of the question."""
+    nearness = 0.0
+    for place, kind in enumerate(kinds):
+        if kind == "a":
+            between = kinds[place:start] or kinds[end - 1 : place]
+            nearness += 1 / (_NEAR + len(between) + _MARK * between.count("p"))
+    return nearness
 
 
 # A user's own schema

@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from chordwise.domain import words
+from chordwise.domain.extractive.proper_names import FORMS
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, Sentence
-from chordwise.domain.extractive.values import FORMS
 from chordwise.domain.quantities import CURRENCY
 
 Found = tuple[str, str]  # a value and its quote
@@ -145,7 +145,8 @@ def _cents(line: re.Match[str]) -> int:
 def issuer(text: str) -> Found | None:
     """Return the issuer of a receipt or an invoice: the name at its top; `None` for other texts."""
     name = " ".join(_issuer(text)[0])
-    return (_REGISTRATION.sub("", name) or name, name) if name else None
+    value = _REGISTRATION.sub("", name).lstrip("# ")
+    return (value or name, name) if name else None
 
 
 def address(text: str) -> Found | None:

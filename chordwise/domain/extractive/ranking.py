@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from operator import mul
 
 from chordwise.domain.extractive.answer_context import checkpoint
 from chordwise.domain.extractive.sentences import Sentence
@@ -72,10 +73,8 @@ def sentence_scores(
 ) -> list[float]:
     """Score sentences by centrality, similarity to a topic (may be empty), and length."""
     preferences = [1.0 + 20 * similarity(one, topic) for one in vectors]
-    return [
-        score * min(1.0, len(sentence.terms) / _FEW_TERMS)
-        for score, sentence in zip(centrality(vectors, preferences), sentences, strict=True)
-    ]
+    lengths = [min(1.0, len(sentence.terms) / _FEW_TERMS) for sentence in sentences]
+    return list(map(mul, centrality(vectors, preferences), lengths))
 
 
 def pick(scores: Sequence[float], vectors: Sequence[Vector], count: int) -> list[int]:

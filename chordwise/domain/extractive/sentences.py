@@ -38,15 +38,13 @@ class Sentence:
 
 def sentences(text: str) -> list[Sentence]:
     """Return the sentences in order; longer pieces are split at lines, clauses or words."""
-    ends = chunking.sentence_ends(text)
     width = _wrap_width(text)
-    candidates = []
-    for start, end in itertools.pairwise([0, *ends]):
-        if text[start:end].isspace():
-            continue
-        for line_start, line_end in _lines(text, start, end, width):
-            pieces = _PIECE.finditer(text, line_start, line_end)
-            candidates += [_sentence(text, *piece.span()) for piece in pieces]
+    candidates = [
+        _sentence(text, *piece.span())
+        for start, end in itertools.pairwise([0, *chunking.sentence_ends(text)])
+        for line in _lines(text, start, end, width)
+        for piece in _PIECE.finditer(text, *line)
+    ]
     return [sentence for sentence in candidates if sentence.text]
 
 

@@ -48,8 +48,10 @@ def analyze(task: AnalysisTask) -> JsonObject:
     score = _ratio(praise, blame)
     carrying = list({one.text: one for one in rated if one.praise or one.blame}.values())
     carrying.sort(key=lambda one: -abs(one.praise - one.blame))
+    is_balanced = min(praise, blame) > max(praise, blame) * _BALANCED
+    is_mixed = is_balanced and abs(score) < NEUTRAL_BELOW and len(carrying) >= _MIXED_FEWEST
     return {
-        "label": _label(score, len(carrying), *sorted((praise, blame))),
+        "label": "mixed" if is_mixed else label_for(score, [score]),
         "score": round(score, 3),
         "confidence": _confidence(score, len(carrying)),
         "emotions": [],
@@ -87,11 +89,6 @@ def _rate(sentence: Sentence) -> _Rated:
 
 def _ratio(praise: float, blame: float) -> float:
     return (praise - blame) / (praise + blame + _SMOOTHING)
-
-
-def _label(score: float, count: int, smaller: float, larger: float) -> str:
-    is_balanced = smaller > larger * _BALANCED and abs(score) < NEUTRAL_BELOW
-    return "mixed" if is_balanced and count >= _MIXED_FEWEST else label_for(score, [score])
 
 
 def _confidence(score: float, count: int) -> float:

@@ -46,7 +46,9 @@ def analyze(task: AnalysisTask) -> JsonObject:
 def synthesize(task: AnalysisTask) -> JsonObject:
     """Rank the findings of all chunks together and keep the most central ones."""
     merged = Summary().merge(task.answers, task.options)
-    findings = _grounded_findings(task.answers)
+    listed = round_robin(gather_objects(task.answers, "key_findings"), _MAX_CANDIDATES)
+    by_quote = {json_values.text(item.get("quote")): item for item in reversed(listed)}
+    findings = [one for one in reversed(by_quote.values()) if one.get("grounded") is not False]
     texts = [json_values.text(item.get("quote")) for item in findings]
     quotes = [
         Sentence(text=text, start_char=index, terms=tuple(words.terms(text)))
@@ -76,12 +78,6 @@ def _topic(passage: Sequence[Sentence], instructions: str) -> str:
     whole = [sentence for sentence in ended if not _FIELD.match(sentence.text)]
     central = _central(whole or passage, 1, instructions)
     return central[0].text if central else "The text has no sentences."
-
-
-def _grounded_findings(answers: Sequence[JsonObject]) -> list[JsonObject]:
-    findings = round_robin(gather_objects(answers, "key_findings"), _MAX_CANDIDATES)
-    by_quote = {json_values.text(item.get("quote")): item for item in reversed(findings)}
-    return [item for item in reversed(by_quote.values()) if item.get("grounded") is not False]
 
 
 def _confidence(passage: Sequence[Sentence]) -> int:

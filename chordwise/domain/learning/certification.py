@@ -22,10 +22,17 @@ from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.facts import DATA, Fact, facts
 from chordwise.domain.learning import fields, judgments
 from chordwise.domain.learning.judgments import JudgedPart
-from chordwise.domain.learning.statistics import further_checks, max_wrong, min_wrong
+from chordwise.domain.learning.statistics import (
+    expected_checks,
+    further_checks,
+    max_wrong,
+    min_wrong,
+)
 from chordwise.domain.learning.truths import label_in
 from chordwise.domain.number_formats import counted
 
+NOT_MENTIONED = ", not mentioned"
+_LEAST_SPARED = 0.2
 SETS = 5
 """The number of sets of answers that are tested: the best fifth, the best two fifths, and so on."""
 
@@ -42,22 +49,16 @@ class CertificationVerdict(StrEnum):
     WITHDRAWN = "withdrawn"
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredAnswer:
-    """An answer with its score (higher is better) and the outcome of its check, if it has one."""
-
-    score: float
-    is_right: bool | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
     """A part of an answer that is certified separately, with its score.
 
     `name` is a field, the chosen label, or empty for a whole answer; a person judges it at `path`.
+    `unit` is what it is certified with: that a field is not mentioned is a claim of its own.
     """
 
     name: str
+    unit: str
     path: str
     paths: Sequence[str]
     score: float
@@ -65,13 +66,13 @@ class Scored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """Which of `population` answers may be accepted.
+    """Which of `population` answers may be accepted, with scores of at least `accept_from`.
 
-    `accept_from` is the lowest accepted score. At most the share `error_bound` of the `accepted` is
-    wrong; without any it is the share of wrong checks. `checks` and `wrong` count the checks up to
-    the first missing one: of the accepted answers, else of those from `check_from` on, else of all.
-    `more_checks` suffice if all are right; None if no number does. `acceptable` answers, checked
-    and unchecked, are accepted then. `must_review` is the share to review if none can be accepted.
+    At most the share `error_bound` of the `accepted` is wrong; without any it is the share of wrong
+    checks. `checks` and `wrong` count the checks up to the first missing one: of the accepted
+    answers, else of those from `check_from` on, else of all. If all are right, `more_checks` (None:
+    no number) accept `acceptable` answers; with the errors found so far, `expected_checks` accept
+    `expected_free` without a check. `must_review` is the share to review if none is accepted.
     """
 
     verdict: CertificationVerdict
@@ -86,6 +87,8 @@ class Certificate:
     more_checks: int | None
     check_from: float | None
     must_review: float
+    expected_checks: int = 0
+    expected_free: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,55 +101,58 @@ class _Set:
     wrong: int
 
 
-def certify(answers: Sequence[ScoredAnswer], max_error: float, risk: float) -> Certificate:
+def certify(
+    answers: Sequence[tuple[float, bool | None]], max_error: float, risk: float
+) -> Certificate:
     """Return which of the answers, at least one, in random order, may be accepted.
 
-    The order has to be drawn after everything that the scores depend on. With a probability of at
-    least 1 - `risk`, at most the share `max_error` of the accepted answers is wrong.
+    An answer is its score (higher is better) and the outcome of its check, `None` without one. The
+    order has to be drawn after everything that the scores depend on. With a probability of at least
+    1 - `risk`, at most the share `max_error` of the accepted answers is wrong.
     """
     sets = list(_sets(answers))
-    certified: tuple[_Set, float] | None = None
+    certified: _Set | None = None
+    error_bound = 0.0
     open_sets: list[tuple[int, _Set]] = []
+    expected_free, expected = 0, 0
     allowance = 0.0
     for tested in sets:
+        counts = tested.population, tested.checks, tested.wrong
         allowance += risk / SETS
-        more = further_checks(tested.population, tested.checks, tested.wrong, max_error, allowance)
+        more = further_checks(*counts, max_error, allowance)
         if more == 0:
-            certified = tested, allowance
+            certified, error_bound = tested, max_wrong(*counts, allowance) / tested.population
             continue
-        if more is not None and not _is_hopeless(tested, max_error, risk):
+        if more is not None and min_wrong(*counts, risk) <= max_error * tested.population:
             open_sets.append((more, tested))
+            checks = expected_checks(*counts, max_error, allowance)
+            gain = tested.population - tested.checks - checks, checks
+            expected_free, expected = max((expected_free, expected), gain)
         allowance = 0.0
-    nearest = _nearest(open_sets)
+    # The set with the fewest missing checks, among those that leave answers unchecked; if no set
+    # does, all answers of the largest one have to be checked.
+    saving = [(more, one) for more, one in open_sets if more < one.population - one.checks]
+    nearest = min(saving, default=open_sets[-1] if open_sets else None, key=itemgetter(0))
     every = sets[-1]
     base = every.wrong / every.checks if every.checks else 0.0
-    shown = certified[0] if certified else nearest[1] if nearest else every
+    shown = certified or (nearest[1] if nearest else every)
     unproven = CertificationVerdict.OPEN if nearest else CertificationVerdict.IMPOSSIBLE
     return Certificate(
         verdict=CertificationVerdict.CERTIFIED if certified else unproven,
         population=every.population,
-        accepted=certified[0].population if certified else 0,
+        accepted=certified.population if certified else 0,
         acceptable=shown.population,
-        accept_from=certified[0].begins_at if certified else None,
+        accept_from=certified.begins_at if certified else None,
         max_error=max_error,
-        error_bound=min(max_error, _bound(*certified)) if certified else base,
+        error_bound=min(max_error, error_bound) if certified else base,
         checks=shown.checks,
         wrong=shown.wrong,
         more_checks=nearest[0] if nearest else None,
         check_from=nearest[1].begins_at if nearest else None,
         must_review=max(0.0, (base - max_error) / (1 - max_error)),
+        expected_checks=expected,
+        expected_free=expected_free,
     )
-
-
-def _nearest(open_sets: Sequence[tuple[int, _Set]]) -> tuple[int, _Set] | None:
-    """Return the set with the fewest missing checks, among those that leave answers unchecked.
-
-    If no set does, all answers of the largest one have to be checked.
-    """
-    saving = [
-        (more, tested) for more, tested in open_sets if more < tested.population - tested.checks
-    ]
-    return min(saving, default=open_sets[-1] if open_sets else None, key=itemgetter(0))
 
 
 def outlook(
@@ -156,10 +162,10 @@ def outlook(
     more = more_checks or 0
     unchecked = acceptable - checks - more
     match verdict:
+        case CertificationVerdict.CERTIFIED if unchecked > 0:
+            return f"certified, {unchecked:,} without a check"
         case CertificationVerdict.CERTIFIED:
-            return (
-                f"certified, {unchecked:,} without a check" if unchecked > 0 else "all are checked"
-            )
+            return "all are checked"
         case CertificationVerdict.OPEN if unchecked > 0:
             return f"{counted(more, 'more check')}, then {unchecked:,} others are accepted"
         case CertificationVerdict.OPEN:
@@ -168,6 +174,21 @@ def outlook(
             return f"at least {must_review:.1%} must be reviewed"
         case _:
             return "withdrawn: later checks are wrong"
+
+
+def advice(verdict: str, expected_checks: int, expected_free: int) -> str:
+    """Return in words what more checks are expected to spare; empty unless checks are missing.
+
+    The gain is small if less than a fifth of the reviews is spared.
+    """
+    if verdict != CertificationVerdict.OPEN:
+        return ""
+    if not expected_free:
+        return "stop here: more checks are not expected to free answers"
+    checks = f"about {counted(expected_checks, 'more check')}"
+    if expected_free < _LEAST_SPARED * (expected_free + expected_checks):
+        return f"stop here: {checks} are expected to free only {expected_free:,}"
+    return f"{checks} are expected to free {expected_free:,}"
 
 
 def scored(
@@ -187,19 +208,31 @@ def scored(
         path = analysis_for(kind).label_path
         name = label_in(kind, output) if path else ""
         score = trust(whole, agreement, _doubts(answer, listed))
-        yield Scored(name=name, path=path, paths=[fact.path for fact in listed], score=score)
+        paths = [fact.path for fact in listed]
+        yield Scored(name=name, unit=name, path=path, paths=paths, score=score)
         return
     for name in fields.names(output):
         entries = fields.entries(output, name)
-        field_facts = _at([entry.path for entry in entries], listed)
+        field_facts = [
+            fact
+            for fact in listed
+            if any(json_values.is_within(fact.path, entry.path) for entry in entries)
+        ]
         claims = [entry.confidence for entry in entries if entry.confidence is not None]
         claim = worth(JudgedPart.FIELD, min(claims)) if claims else whole
+        is_mentioned = any(entry.key for entry in entries)
         yield Scored(
             name=name,
+            unit=name if is_mentioned else f"{name}{NOT_MENTIONED}",
             path=f"{DATA.path}{name}" if name.startswith("/") else entries[0].path,
             paths=[fact.path for fact in field_facts],
             score=trust(claim, agreement, _doubts(answer, field_facts)),
         )
+
+
+def part_of(unit: str) -> str:
+    """Return the field or label of a unit: the values of a field and its absences are two units."""
+    return unit.removesuffix(NOT_MENTIONED)
 
 
 def trust(claim: float, agreement: float | None, doubts: int) -> float:
@@ -210,30 +243,15 @@ def trust(claim: float, agreement: float | None, doubts: int) -> float:
     return min(claim, 1.0 if agreement is None else agreement) - 2 * doubts
 
 
-def _at(paths: Sequence[str], listed: Sequence[Fact]) -> list[Fact]:
-    return [
-        fact for fact in listed if any(json_values.is_within(fact.path, path) for path in paths)
-    ]
-
-
 def _doubts(answer: judgments.AnswerWithConfidence, listed: Sequence[Fact]) -> int:
     refuted = (fact.grounded is False or fact.value_in_quote is False for fact in listed)
     return answer.needs_review + sum(refuted)
 
 
-def _sets(answers: Sequence[ScoredAnswer]) -> Iterator[_Set]:
-    ranked = sorted((answer.score for answer in answers), reverse=True)
+def _sets(answers: Sequence[tuple[float, bool | None]]) -> Iterator[_Set]:
+    ranked = sorted((score for score, _ in answers), reverse=True)
     edges = {ranked[math.ceil(len(ranked) * part / SETS) - 1] for part in range(1, SETS + 1)}
     for edge in sorted(edges, reverse=True):
-        members = [answer.is_right for answer in answers if answer.score >= edge]
+        members = [is_right for score, is_right in answers if score >= edge]
         checked = list(takewhile(lambda is_right: is_right is not None, members))
         yield _Set(edge, len(members), len(checked), checked.count(False))
-
-
-def _bound(tested: _Set, risk: float) -> float:
-    return max_wrong(tested.population, tested.checks, tested.wrong, risk) / tested.population
-
-
-def _is_hopeless(tested: _Set, max_error: float, risk: float) -> bool:
-    least = min_wrong(tested.population, tested.checks, tested.wrong, risk)
-    return least > max_error * tested.population

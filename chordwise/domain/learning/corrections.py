@@ -9,25 +9,11 @@ from dataclasses import dataclass, field, replace
 from chordwise.domain import json_values, value_in_quote
 from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED
 from chordwise.domain.analysis import NO_LABEL, AnalysisDefinition
-from chordwise.domain.facts import (
-    DATA,
-    Fact,
-    ValuePosition,
-    facts,
-    leaves,
-    scalar_fact,
-    typed_fact,
-)
+from chordwise.domain.facts import DATA, Fact, ValuePosition, facts, leaves, scalar_fact, typed_fact
 from chordwise.domain.grounding import EVIDENCE_FIELDS, Grounding
 from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue, text_of
 from chordwise.domain.learning import fields
-from chordwise.domain.learning.truths import (
-    Remark,
-    Truth,
-    Verdict,
-    label_in,
-    latest_about,
-)
+from chordwise.domain.learning.truths import Remark, Truth, Verdict, label_in, latest_about
 from chordwise.domain.places import Places
 
 _FIELDS = "/fields/"
@@ -62,7 +48,10 @@ def correct(
             work.judge_path(remark.path, remark.verdict, remark.corrected)
     for remark in truth.quoted:
         work.quote(remark, places or Places())
-    work.finish()
+    listed = work.output.get("fields")
+    if work.dropped and isinstance(listed, list):
+        kept = [e for index, e in enumerate(listed) if f"{_FIELDS}{index}" not in work.dropped]
+        work.output["fields"] = kept
     is_changed = work.output != output
     return Corrected(facts=list(work.facts.values()), output=work.output if is_changed else None)
 
@@ -88,16 +77,18 @@ class _Work:
         if path not in self.facts:
             return
         self.facts[path] = _with_verdict(self.facts[path], verdict, corrected)
-        if verdict is Verdict.CORRECTED and not isinstance(
-            json_values.at(self.output, path), dict | list
-        ):
+        is_scalar = not isinstance(json_values.at(self.output, path), dict | list)
+        if verdict is Verdict.CORRECTED and is_scalar:
             _set_at(self.output, path, corrected)
 
     def correct_field(self, name: str, right: Sequence[JsonValue]) -> None:
         if name.startswith("/"):
             self._correct_data(f"{DATA.path}{name}", right)
-        elif fields.entries(self.output, name):
-            self._correct_item(name, right)
+        elif entries := fields.entries(self.output, name):
+            count = len(json_values.objects(self.output.get("fields")))
+            item_facts = [self.facts[entry.path] for entry in entries]
+            self._pair(item_facts, right, lambda place: f"{_FIELDS}{count + place}")
+            self._settle(name)
 
     def _correct_data(self, path: str, right: Sequence[JsonValue]) -> None:
         current = json_values.at(self.output, path)
@@ -142,36 +133,21 @@ class _Work:
             is_judged = fact.verdict is not None and _is_about(remark, fact)
             if not is_judged or not fields.is_same(said, final):
                 continue
-            where = places.locate(*remark.span)
+            where, (start, end) = places.locate(*remark.span), remark.span
+            located = replace(fact, page=where.page, place=where.place, boxes=where.boxes)
             self.facts[path] = replace(
-                fact,
+                located,
                 quote=remark.quote,
-                start_char=remark.span[0],
-                end_char=remark.span[1],
+                start_char=start,
+                end_char=end,
                 grounding=Grounding.EXACT,
                 value_in_quote=value_in_quote.occurs_in(said, remark.quote, fact.item),
-                page=where.page,
-                place=where.place,
-                boxes=where.boxes,
             )
             entry = json_values.at(self.output, path)
             if isinstance(entry, dict):
                 entry.update({name: getattr(self.facts[path], name) for name in _EVIDENCE})
                 entry.pop("agreement", None)
             return
-
-    def finish(self) -> None:
-        """Remove rejected entries from the list of an extraction."""
-        listed = self.output.get("fields")
-        if self.dropped and isinstance(listed, list):
-            kept = [e for index, e in enumerate(listed) if f"{_FIELDS}{index}" not in self.dropped]
-            self.output["fields"] = kept
-
-    def _correct_item(self, name: str, right: Sequence[JsonValue]) -> None:
-        entries = json_values.objects(self.output.get("fields"))
-        item_facts = [self.facts[entry.path] for entry in fields.entries(self.output, name)]
-        self._pair(item_facts, right, lambda place: f"{_FIELDS}{len(entries) + place}")
-        self._settle(name)
 
     def _settle(self, name: str) -> None:
         """Apply the verdicts on the values of an item to the list of an extraction."""
@@ -209,8 +185,9 @@ class _Work:
         for fact in wrong:
             verdict = Verdict.CORRECTED if left else Verdict.REJECTED
             self.facts[fact.path] = _with_verdict(fact, verdict, left.pop(0) if left else None)
+        rows = [fact.row_index for fact in old_facts if fact.row_index is not None]
         for index, value in enumerate(left):
-            first, row = old_facts[0], _row(old_facts, index)
+            first, row = old_facts[0], max(rows) + 1 + index if rows else None
             fact = Fact(path=path_of(index), item=first.item, parent=first.parent, row_index=row)
             self.facts[fact.path] = _with_verdict(fact, Verdict.CORRECTED, value)
 
@@ -249,9 +226,8 @@ def _with_verdict(fact: Fact, verdict: Verdict, corrected: JsonValue) -> Fact:
     if verdict is Verdict.APPROVED:
         return replace(fact, verdict=verdict)
     final = corrected if verdict is Verdict.CORRECTED else None
-    return replace(
-        typed_fact(fact, final), value=fact.value, corrected_value=text_of(final), verdict=verdict
-    )
+    typed = replace(typed_fact(fact, final), value=fact.value)
+    return replace(typed, corrected_value=text_of(final), verdict=verdict)
 
 
 def _is_about(remark: Remark, fact: Fact) -> bool:
@@ -266,15 +242,9 @@ def _is_structure(value: JsonValue) -> bool:
     return any(isinstance(element, dict | list) for element in json_values.listed(value))
 
 
-def _row(old_facts: Sequence[Fact], place: int) -> int | None:
-    rows = [fact.row_index for fact in old_facts if fact.row_index is not None]
-    return max(rows) + 1 + place if rows else None
-
-
 def _set_at(value: JsonValue, path: str, new: JsonValue) -> None:
-    *way, last = json_values.steps(path)
-    for step in way:
-        value = json_values.member(value, step)
+    above, _, _ = path.rpartition("/")
+    value, last = json_values.at(value, above), json_values.steps(path)[-1]
     if isinstance(value, dict):
         value[last] = new
     elif isinstance(value, list) and json_values.is_position(last, value):

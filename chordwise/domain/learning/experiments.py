@@ -10,10 +10,11 @@ import hashlib
 import math
 import uuid
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import TypeAlias
 
 from chordwise.domain.learning.statistics import (
     MeanInterval,
@@ -54,13 +55,8 @@ class VariantVerdict(StrEnum):
     UNDECIDED = "undecided"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observation:
-    """The outcome of one document; `known_at` is the time when it became known."""
-
-    document_id: uuid.UUID
-    value: float
-    known_at: datetime
+Known: TypeAlias = tuple[float, datetime]
+"""An outcome, and the time when it became known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,24 +107,20 @@ def assign(
     return Assignment(variant=variant, is_paired=False)
 
 
-def evidence(control: Sequence[Observation], variant: Sequence[Observation]) -> Evidence:
-    """Return the outcomes of both, ordered by the time when they became known."""
-    of_control = {case.document_id: case for case in control}
+def evidence(control: Mapping[uuid.UUID, Known], variant: Mapping[uuid.UUID, Known]) -> Evidence:
+    """Return the outcomes of both by document, ordered by the time when they became known."""
     pairs = [
-        (max(known.known_at, case.known_at), case.document_id, known.value, case.value)
-        for case in variant
-        if (known := of_control.get(case.document_id)) is not None
+        (max(control[document_id][1], known_at), document_id, control[document_id][0], value)
+        for document_id, (value, known_at) in variant.items()
+        if document_id in control
     ]
-    return Evidence(
-        control=_in_order(control),
-        variant=_in_order(variant),
-        pairs=[(one, other) for _, _, one, other in sorted(pairs)],
-    )
 
+    def in_order(known: Mapping[uuid.UUID, Known]) -> list[float]:
+        ordered = sorted(known.items(), key=lambda item: (item[1][1], item[0]))
+        return [value for _, (value, _) in ordered]
 
-def _in_order(observations: Sequence[Observation]) -> list[float]:
-    ordered = sorted(observations, key=lambda case: (case.known_at, case.document_id))
-    return [case.value for case in ordered]
+    by_document = [(one, other) for *_, one, other in sorted(pairs)]
+    return Evidence(control=in_order(control), variant=in_order(variant), pairs=by_document)
 
 
 def difference(sample: Evidence, outcome: Outcome, risk: float, *, is_paired: bool) -> MeanInterval:
@@ -174,9 +166,8 @@ def verdict(difference: MeanInterval, outcome: Outcome) -> VariantVerdict:
     """Return the verdict that an interval of the difference to the control implies."""
     if not difference.excludes_zero:
         return VariantVerdict.UNDECIDED
-    return (
-        VariantVerdict.BETTER if (difference.low > 0) == outcome.is_share else VariantVerdict.WORSE
-    )
+    is_better = (difference.low > 0) == outcome.is_share
+    return VariantVerdict.BETTER if is_better else VariantVerdict.WORSE
 
 
 def remaining_documents(
@@ -187,11 +178,8 @@ def remaining_documents(
     limit = min(_MAX_TIMES, _MAX_REPEATED // max(1, len(sample.control) + count))
 
     def decides(times: int) -> bool:
-        repeated = Evidence(
-            control=[*sample.control] * times,
-            variant=[*sample.variant] * times,
-            pairs=[*sample.pairs] * times,
-        )
+        control, variant = [*sample.control] * times, [*sample.variant] * times
+        repeated = Evidence(control=control, variant=variant, pairs=[*sample.pairs] * times)
         return difference(repeated, outcome, risk, is_paired=is_paired).excludes_zero
 
     if not sample.control or not count or limit < 1 or not decides(limit):
@@ -208,17 +196,12 @@ def exceeds(
     """
     apart_risk = risk / 4 if is_paired else risk / 2
     if outcome.is_share:
-        high = (
-            share_interval(sums.variant, apart_risk).high
-            - share_interval(sums.control, apart_risk).low
+        pairs = [(sums.variant, sums.control)] + [(sums.gains, sums.losses)] * is_paired
+        highest = (
+            share_interval(more, apart_risk).high - share_interval(less, apart_risk).low
+            for more, less in pairs
         )
-        if is_paired:
-            paired = (
-                share_interval(sums.gains, risk / 4).high
-                - share_interval(sums.losses, risk / 4).low
-            )
-            high = min(high, paired)
-        return high < -bound
+        return min(highest) < -bound
     control, factor = sums.control, 1 + bound
     allowed = replace(control, mean=control.mean * factor, variance=control.variance * factor**2)
     low = amount_interval(sums.variant, apart_risk).low - amount_interval(allowed, apart_risk).high

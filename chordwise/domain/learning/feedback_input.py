@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from chordwise.domain import items, json_values, validation
+from chordwise.domain import dates, items, json_values, validation
 from chordwise.domain.analysis import NO_LABEL, AnalysisDefinition, analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.facts import DATA
@@ -17,7 +18,7 @@ from chordwise.domain.learning import fields
 from chordwise.domain.learning.judgments import AnswerWithConfidence
 from chordwise.domain.learning.truths import Remark, Verdict
 from chordwise.domain.schema_nodes import SchemaNode
-from chordwise.domain.typed_values import has_unread_date, typed
+from chordwise.domain.typed_values import typed
 from chordwise.errors import UsageError
 
 _MAX_NAMED = 12
@@ -25,7 +26,7 @@ _MAX_NAMED = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedbackInput:
-    """A person's input on a JSON Pointer, a field's name, or the whole answer (empty `path`).
+    """A person's verdict on a JSON Pointer, a field's name, or the whole answer (empty `path`).
 
     `span` is the start and end of the right value in the text, if it was selected there.
     """
@@ -34,14 +35,8 @@ class FeedbackInput:
     path: str = ""
     value: JsonValue = None
     span: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Understood:
-    """A remark, and the confidence that the answer claims for its value."""
-
-    remark: Remark
-    confidence: float | None
+    note: str = ""
+    author: str = ""
 
 
 def parsed(text: str) -> JsonValue:
@@ -50,11 +45,9 @@ def parsed(text: str) -> JsonValue:
     if stripped == "null" or not stripped:
         return None
     if stripped[0] in '[{"':
-        try:
+        with suppress(ValueError, RecursionError):
             value: JsonValue = json.loads(stripped)
-        except (ValueError, RecursionError):
-            return text
-        return value if json_values.is_storable(value) else text
+            return value if json_values.is_storable(value) else text
     return text
 
 
@@ -62,7 +55,7 @@ def understand(
     answer: AnswerWithConfidence,
     entered: FeedbackInput,
     options: AnalysisOptions,
-) -> Understood:
+) -> Remark:
     """Return the remark that a person's input means.
 
     Raises:
@@ -83,7 +76,7 @@ def _of_label(
     entered: FeedbackInput,
     analysis: AnalysisDefinition,
     allowed: Sequence[str],
-) -> Understood:
+) -> Remark:
     path = analysis.label_path
     if entered.path not in ("", "label", path, path.removeprefix("/")):
         return _of_anything(answer, entered)
@@ -100,18 +93,18 @@ def _of_label(
                 f"{shown} is not one of the labels.",
                 f"The labels: {', '.join(allowed)}." if allowed else "A label must be a string.",
             )
-    remark = Remark(
+    return Remark(
         path=path,
         verdict=entered.verdict,
         judged=json_values.at(answer.output, path),
         corrected=value,
+        confidence=answer.confidence,
     )
-    return Understood(remark=remark, confidence=answer.confidence)
 
 
 def _of_field(
     answer: AnswerWithConfidence, entered: FeedbackInput, options: AnalysisOptions
-) -> Understood:
+) -> Remark:
     schema = options.schema
     name = _field_at(answer.output, entered.path, schema)
     entries = fields.entries(answer.output, name)
@@ -128,16 +121,14 @@ def _of_field(
     elif items.kind_in(options, name) in (ColumnKind.DATE, ColumnKind.DATES):
         for value in json_values.listed(entered.value):
             _refuse_unread_date(value)
-    claims = [entry.confidence for entry in entries]
-    remark = Remark(
+    return Remark(
         path=path,
         name=name,
         verdict=entered.verdict,
         judged=fields.values(answer.output, name),
         corrected=_corrected(answer.output, name, path, entered, is_one=bool(targets)),
+        confidence=entries[0].confidence if len(entries) == 1 else None,
     )
-    confidence = claims[0] if len(claims) == 1 else None
-    return Understood(remark=remark, confidence=confidence)
 
 
 def _corrected(
@@ -154,7 +145,7 @@ def _corrected(
 
 
 def _refuse_unread_date(value: JsonValue) -> None:
-    if has_unread_date(value):
+    if isinstance(value, str) and None in dates.readings(value):
         raise UsageError(
             f"“{value}” is not a date, or its day and month are ambiguous.",
             "Write year, month and day, such as 2025-04-03.",
@@ -169,7 +160,10 @@ def _field_at(output: JsonObject, path: str, schema: JsonObject | None) -> str:
     by_name = {_as_column(name): name for name in known}
     meant = path if path in known else by_name.get(_as_column(path), path)
     if not _is_field(output, meant, schema):
-        raise UsageError(f"The answer has no field “{path}”.", _fields_there_are(path, known))
+        hint = f"It has {', '.join(known[:_MAX_NAMED])}."
+        if near := difflib.get_close_matches(_as_column(path), by_name, n=1):
+            hint = f"Did you mean “{by_name[near[0]]}”?"
+        raise UsageError(f"The answer has no field “{path}”.", hint)
     return meant if schema is None else fields.pointer(meant)
 
 
@@ -222,30 +216,21 @@ def _converted(node: SchemaNode, value: JsonValue) -> JsonValue:
     return int(number) if number == int(number) else float(number)
 
 
-def _fields_there_are(path: str, known: Sequence[str]) -> str:
-    by_name = {_as_column(name): name for name in known}
-    if near := difflib.get_close_matches(_as_column(path), by_name, n=1):
-        return f"Did you mean “{by_name[near[0]]}”?"
-    return f"It has {', '.join(known[:_MAX_NAMED])}."
-
-
-def _of_anything(answer: AnswerWithConfidence, entered: FeedbackInput) -> Understood:
+def _of_anything(answer: AnswerWithConfidence, entered: FeedbackInput) -> Remark:
     if entered.verdict is Verdict.CORRECTED and not entered.path:
         raise UsageError("The correction names no value.", "Use the form PATH=VALUE.")
     known = dict(json_values.walk(answer.output))
     if entered.path not in known:
-        raise UsageError(f"The answer has no value at “{entered.path}”.", _paths(known))
-    corrected = entered.value if entered.verdict is Verdict.CORRECTED else None
-    remark = Remark(
-        path=entered.path, verdict=entered.verdict, judged=known[entered.path], corrected=corrected
+        paths = [path for path, value in known.items() if not isinstance(value, dict | list)]
+        paths.sort(key=lambda path: path.count("/"))
+        further = len(paths) - _MAX_NAMED
+        more = f", and {further:,} more" if further > 0 else ""
+        hint = f"It has {', '.join(paths[:_MAX_NAMED])}{more}."
+        raise UsageError(f"The answer has no value at “{entered.path}”.", hint)
+    return Remark(
+        path=entered.path,
+        verdict=entered.verdict,
+        judged=known[entered.path],
+        corrected=entered.value if entered.verdict is Verdict.CORRECTED else None,
+        confidence=None if entered.path else answer.confidence,
     )
-    confidence = None if entered.path else answer.confidence
-    return Understood(remark=remark, confidence=confidence)
-
-
-def _paths(known: Mapping[str, JsonValue]) -> str:
-    paths = [path for path, value in known.items() if not isinstance(value, dict | list)]
-    paths.sort(key=lambda path: path.count("/"))
-    further = len(paths) - _MAX_NAMED
-    more = f", and {further:,} more" if further > 0 else ""
-    return f"It has {', '.join(paths[:_MAX_NAMED])}{more}."

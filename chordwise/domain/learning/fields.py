@@ -13,11 +13,14 @@ from typing import TypeAlias
 
 from chordwise.domain import answer_tables, items, json_values
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.dates import DateOrder
 from chordwise.domain.identifiers import sql_identifier
 from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue
+from chordwise.domain.learning import leaves
+from chordwise.domain.learning.leaves import Leaf
 from chordwise.domain.quantities import Quantity
 from chordwise.domain.schema_nodes import SchemaNode
-from chordwise.domain.typed_values import DateOrder, TypedValue, typed
+from chordwise.domain.typed_values import TypedValue, typed
 from chordwise.domain.value_in_quote import LEGAL_FORMS
 
 Key: TypeAlias = tuple[str, str]
@@ -80,12 +83,21 @@ class Comparing:
             keys_matched = (
                 _key(path, leaf)
                 for path, leaf in leaves
-                for acceptable in self._acceptable(leaf)
-                if path == entry.key[0] and self._is_same(entry.value, acceptable)
+                if path == entry.key[0] and self.is_same(entry.value, leaf)
             )
             return replace(entry, key=next(keys_matched, entry.key))
 
         return [matched(entry) for entry in field_values]
+
+    def leaves(self, output: JsonObject, name: str, expected: JsonValue) -> list[Leaf]:
+        """Return the single values of a field; numbers are the same within a thousandth."""
+        tolerant = replace(self, rule=Rule.TYPED) if self.rule is Rule.EQUAL else self
+        path = _unnumbered(pointer(name))
+        return leaves.compared(expected, data_at(output, name), tolerant.is_same, path)
+
+    def is_same(self, value: JsonValue, right: JsonValue) -> bool:
+        """Return whether a value counts as a right one."""
+        return any(self._is_same(value, acceptable) for acceptable in self._acceptable(right))
 
     def is_exact(self, values: Sequence[JsonValue], expected: JsonValue) -> bool:
         """Return whether each value is literally an expected one, apart from outer white space."""
@@ -150,7 +162,6 @@ def _name(value: JsonValue) -> tuple[list[str], set[str]]:
 
 
 def _is_same_name(name: tuple[list[str], set[str]], other: tuple[list[str], set[str]]) -> bool:
-    """Return whether names are the same, with the same legal form unless one has none."""
     return name[0] == other[0] != [] and (name[1] == other[1] or not name[1] or not other[1])
 
 
@@ -172,8 +183,7 @@ def names(output: JsonObject) -> list[str]:
         data = output[USER_DATA]
         members = data if isinstance(data, dict) else {}
         return [json_values.pointer("", name) for name in members]
-    item_names = (json_values.text(field.get("item")) for field in _listed(output))
-    return list(dict.fromkeys(item_names))
+    return list(dict.fromkeys(json_values.text(field.get("item")) for field in _listed(output)))
 
 
 def top(name: str) -> str:
@@ -231,14 +241,10 @@ def is_same_field(name: str, one: AnalysisOptions, other: AnalysisOptions) -> bo
     if one.schema is None or other.schema is None:
         return False
     step = json_values.steps(pointer(name))[0]
-    parts = [
-        {
-            **{keyword: schema.get(keyword) for keyword in ("$defs", "definitions")},
-            "asked": json_values.member(schema.get("properties"), step),
-        }
-        for schema in (one.schema, other.schema)
-    ]
-    return parts[0]["asked"] is not None and parts[0] == parts[1]
+    schemas = (one.schema, other.schema)
+    members = [json_values.member(schema.get("properties"), step) for schema in schemas]
+    definitions = [(schema.get("$defs"), schema.get("definitions")) for schema in schemas]
+    return members[0] == members[1] is not None and definitions[0] == definitions[1]
 
 
 def entries(output: JsonObject, name: str) -> list[FieldValue]:
@@ -300,10 +306,9 @@ def name_at(output: JsonObject, path: str) -> str | None:
         below = path.removeprefix(f"/{USER_DATA}")
         is_there = steps[:1] == [USER_DATA] and bool(entries(output, below))
         return below if is_there and below else None
-    listed = _listed(output)
-    if len(steps) > 1 and steps[0] == "fields" and steps[1].isdecimal():
-        place = int(steps[1])
-        return json_values.text(listed[place].get("item")) if place < len(listed) else None
+    if len(steps) > 1 and steps[0] == "fields":
+        field = json_values.member([*_listed(output)], steps[1])
+        return json_values.text(field.get("item")) if isinstance(field, dict) else None
     return None
 
 
@@ -354,15 +359,13 @@ def pointer(name: str) -> str:
 
 
 def _of_data(output: JsonObject, name: str) -> Iterator[FieldValue]:
+    evidence = json_values.objects(output.get("evidence"))
+    claims = {
+        json_values.text(entry.get("path")): entry.get("confidence") for entry in reversed(evidence)
+    }
     for below, value in json_values.scalars(data_at(output, name)):
         place = f"{pointer(name)}{below}"
-        yield _entry(f"/{USER_DATA}{place}", _unnumbered(below), value, _claim(output, place))
-
-
-def _claim(output: JsonObject, place: str) -> JsonValue:
-    evidence = json_values.objects(output.get("evidence"))
-    claims = [entry.get("confidence") for entry in evidence if entry.get("path") == place]
-    return claims[0] if claims else None
+        yield _entry(f"/{USER_DATA}{place}", _unnumbered(below), value, claims.get(place))
 
 
 def _entry(path: str, below: str, value: JsonValue, points: JsonValue) -> FieldValue:

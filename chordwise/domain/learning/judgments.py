@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -10,10 +10,11 @@ from chordwise.domain import json_values
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.facts import facts
-from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.fields import Comparing, FieldValue
-from chordwise.domain.learning.truths import Truth, Verdict, label_in, latest_about
+from chordwise.domain.learning.leaves import Leaf
+from chordwise.domain.learning.truths import Truth, Verdict, label_in, latest_about, verdict_on_all
 
 
 class JudgedPart(StrEnum):
@@ -38,16 +39,19 @@ class Judgment:
     """Whether a value is right; `confidence` is the claimed one, or `None`."""
 
     part: JudgedPart
-    path: str
+    path: str = ""
     confidence: float | None
     is_right: bool
-    expected: JsonValue
-    found: JsonValue
+    expected: JsonValue = None
+    found: JsonValue = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The chosen label and the right one, which is `None` if only a wrong one is known."""
+    """The chosen label and the right one, which is `None` if only a wrong one is known.
+
+    Without an answer, `chosen` is empty.
+    """
 
     expected: str | None
     chosen: str
@@ -59,7 +63,8 @@ class FieldScore:
     """The numbers of matching and differing values of one field.
 
     `rows_found` counts the expected objects of a list that the answer has with all values, and
-    `pages_found` the pages of expected values that facts of the answer name.
+    `pages_found` the pages of expected values that facts of the answer name. `leaves` are the
+    single values of a member of a user's own schema. Without an answer, no field is right.
     """
 
     name: str
@@ -71,11 +76,13 @@ class FieldScore:
     rows_found: int = 0
     pages: int = 0
     pages_found: int = 0
+    leaves: tuple[Leaf, ...] = ()
+    is_answered: bool = True
 
     @property
     def is_right(self) -> bool:
         """Return whether no value is missing and none is superfluous."""
-        return not self.only_found and not self.only_expected
+        return self.is_answered and not self.only_found and not self.only_expected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +101,19 @@ def judge(answer: AnswerWithConfidence, truth: Truth) -> Judged:
     if answer.analysis_type == AnalysisType.EXTRACTION:
         return _judge_fields(answer, truth)
     return _judge_by_remarks(answer, truth)
+
+
+def unanswered(kind: AnalysisType, truth: Truth) -> Judged:
+    """Return the judgment of a document that has no answer, which is wrong in every part."""
+    if analysis_for(kind).label_path:
+        return Judged(choice=Choice(expected=truth.label, chosen="", is_abstaining=True))
+    answer = AnswerWithConfidence(analysis_type=kind, output={USER_DATA: {}}, confidence=0.0)
+    wrong = replace(_of_result(answer, is_right=False), confidence=None)
+    scores = judge(answer, truth).scores
+    return Judged(
+        judgments=(wrong,) if scores else (),
+        scores=tuple(replace(score, is_answered=False, is_exact=False) for score in scores),
+    )
 
 
 def correct_by_field(answer: AnswerWithConfidence, truth: Truth) -> dict[str, bool]:
@@ -125,8 +145,7 @@ def is_refuted(answer: AnswerWithConfidence, truth: Truth, field: str = "") -> b
 
 
 def _is_rejected(answer: AnswerWithConfidence, truth: Truth) -> bool:
-    said = [entry for entry in truth.remarks if not entry.path and entry.judged == answer.output]
-    return bool(said) and said[-1].verdict is Verdict.REJECTED
+    return verdict_on_all(answer.output, truth.remarks) is Verdict.REJECTED
 
 
 def _rejected_with_it(answer: AnswerWithConfidence, truth: Truth) -> Sequence[str]:
@@ -136,35 +155,25 @@ def _rejected_with_it(answer: AnswerWithConfidence, truth: Truth) -> Sequence[st
     return [name for name in fields.names(answer.output) if name not in known]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """How a new answer differs from an earlier one, in fields; `checked` are judged in both."""
-
-    fields: int
-    changed: int
-    checked: int
-    better: int
-    worse: int
-
-
 def difference(
     before: AnswerWithConfidence, after: AnswerWithConfidence, truth: Truth
-) -> Difference:
-    """Compare two answers about one document with each other and with the truth, field by field."""
+) -> Mapping[str, int]:
+    """Compare two answers about one document with each other and with the truth, field by field.
+
+    Returns the numbers of `fields`, of `changed` ones, and of those `checked` in both answers, of
+    which the new ones are `better` or `worse`.
+    """
     old, new = _by_field(before), _by_field(after)
     names = {*old, *new}
     was_right, is_right = correct_by_field(before, truth), correct_by_field(after, truth)
     checked = was_right.keys() & is_right.keys()
-    return Difference(
-        fields=len(names),
-        changed=sum(old.get(name, _NOTHING) != new.get(name, _NOTHING) for name in names),
-        checked=len(checked),
-        better=sum(is_right[name] and not was_right[name] for name in checked),
-        worse=sum(was_right[name] and not is_right[name] for name in checked),
-    )
-
-
-_NOTHING: frozenset[fields.Key] = frozenset()
+    return {
+        "fields": len(names),
+        "changed": sum(old.get(name, frozenset()) != new.get(name, frozenset()) for name in names),
+        "checked": len(checked),
+        "better": sum(is_right[name] and not was_right[name] for name in checked),
+        "worse": sum(was_right[name] and not is_right[name] for name in checked),
+    }
 
 
 def _by_field(answer: AnswerWithConfidence) -> dict[str, frozenset[fields.Key]]:
@@ -185,7 +194,8 @@ def _judge_label(answer: AnswerWithConfidence, truth: Truth) -> Judged:
         return Judged()
     is_right = truth.label is not None and fields.is_same(truth.label, chosen)
     path = analysis_for(answer.analysis_type).label_path
-    judgment = _of_result(answer, path, truth.label, chosen, is_right=is_right)
+    result = _of_result(answer, is_right=is_right)
+    judgment = replace(result, path=path, expected=truth.label, found=chosen)
     choice = Choice(expected=truth.label, chosen=chosen, is_abstaining=answer.needs_review)
     return Judged(judgments=(judgment,), choice=choice)
 
@@ -195,6 +205,7 @@ def _judge_fields(answer: AnswerWithConfidence, truth: Truth) -> Judged:
     scores: list[FieldScore] = []
     listed = facts(answer.output, analysis_for(answer.analysis_type)) if truth.pages else []
     page_at = {fact.path: fact.page for fact in listed}
+    is_of_schema = USER_DATA in answer.output
     for name, expected in truth.fields.items():
         comparing = truth.comparing(name)
         entries = comparing.aligned(fields.entries(answer.output, name), expected)
@@ -202,10 +213,14 @@ def _judge_fields(answer: AnswerWithConfidence, truth: Truth) -> Judged:
         score = _score(name, entries, expected, comparing)
         pages = truth.pages.get(name, frozenset())
         quoted_pages = {page_at.get(entry.path) for entry in entries if entry.key}
-        scores.append(replace(score, pages=len(pages), pages_found=len(pages & quoted_pages)))
+        leaves = comparing.leaves(answer.output, name, expected) if is_of_schema else []
+        score = replace(score, pages=len(pages), pages_found=len(pages & quoted_pages))
+        scores.append(replace(score, leaves=tuple(leaves)))
     refuted = _refuted(answer, truth)
     for name in refuted:
-        judgments += _of_refuted(answer, name)
+        # With several values it is unknown which one is wrong.
+        if len(entries := fields.entries(answer.output, name)) == 1:
+            judgments.append(replace(_of_entry(entries[0], None), is_right=False))
     verdicts = [score.is_right for score in scores] + [False] * len(refuted)
     if not verdicts:
         return _judge_by_remarks(answer, truth)
@@ -214,7 +229,8 @@ def _judge_fields(answer: AnswerWithConfidence, truth: Truth) -> Judged:
         name: fields.values(answer.output, name) for name in (*truth.fields, *refuted)
     }
     is_right = all(verdicts) and not _is_rejected(answer, truth)
-    whole = _of_result(answer, "", expected_fields or None, said, is_right=is_right)
+    result = _of_result(answer, is_right=is_right)
+    whole = replace(result, expected=expected_fields or None, found=said)
     return Judged(judgments=(whole, *judgments), scores=tuple(scores))
 
 
@@ -227,25 +243,12 @@ def _judge_by_remarks(answer: AnswerWithConfidence, truth: Truth) -> Judged:
     ]
     if not verdicts:
         return Judged()
-    return Judged(judgments=(_of_result(answer, "", None, None, is_right=all(verdicts)),))
+    return Judged(judgments=(_of_result(answer, is_right=all(verdicts)),))
 
 
-def _of_result(
-    answer: AnswerWithConfidence,
-    path: str,
-    expected: JsonValue,
-    value: JsonValue,
-    *,
-    is_right: bool,
-) -> Judgment:
-    return Judgment(
-        part=JudgedPart.RESULT,
-        path=path,
-        confidence=answer.confidence,
-        is_right=is_right,
-        expected=expected,
-        found=value,
-    )
+def _of_result(answer: AnswerWithConfidence, *, is_right: bool) -> Judgment:
+    part, confidence = JudgedPart.RESULT, answer.confidence
+    return Judgment(part=part, confidence=confidence, is_right=is_right)
 
 
 def _of_entry(entry: FieldValue, expected: JsonValue) -> Judgment:
@@ -261,15 +264,7 @@ def _of_entry(entry: FieldValue, expected: JsonValue) -> Judgment:
     )
 
 
-def _of_refuted(answer: AnswerWithConfidence, name: str) -> Iterator[Judgment]:
-    """With several values it is unknown which one is wrong."""
-    entries = fields.entries(answer.output, name)
-    if len(entries) == 1:
-        yield replace(_of_entry(entries[0], None), is_right=False)
-
-
 def _refuted(answer: AnswerWithConfidence, truth: Truth) -> list[str]:
-    """Return the fields that have a value that is known to be wrong."""
     wrong = truth.wrong_fields.items()
     return [name for name, value in wrong if fields.paths_with(answer.output, name, value)]
 
@@ -277,7 +272,8 @@ def _refuted(answer: AnswerWithConfidence, truth: Truth) -> list[str]:
 def _score(
     name: str, entries: list[FieldValue], expected: JsonValue, comparing: Comparing
 ) -> FieldScore:
-    right, answer_keys = fields.keys(expected), _keys(entries)
+    right = fields.keys(expected)
+    answer_keys = {entry.key for entry in entries if entry.key is not None}
     values: list[JsonValue] = [entry.value for entry in entries if entry.key]
     right_rows = fields.rows(expected)
     return FieldScore(
@@ -289,7 +285,3 @@ def _score(
         rows=right_rows.total(),
         rows_found=(right_rows & fields.rows_of(entries, name)).total(),
     )
-
-
-def _keys(entries: list[FieldValue]) -> frozenset[fields.Key]:
-    return frozenset(entry.key for entry in entries if entry.key is not None)

@@ -124,8 +124,10 @@ def confirmed(judged: JudgedAnswer) -> JsonObject | None:
     if not _is_confirmed(judged, truth, corrected):
         return None
     output = judged.output if corrected.output is None else corrected.output
-    if truth.label is not None:
-        output = _with_label(judged, truth.label, analysis)
+    if (label := truth.label) is not None:
+        output = judged.output
+        if not fields.is_same(truths.label_in(judged.analysis_type, output), label):
+            output = analysis.with_label(output, None if label == NO_LABEL else label)
     return _as_answered(output, judged, analysis)
 
 
@@ -140,12 +142,6 @@ def _is_confirmed(judged: JudgedAnswer, truth: Truth, corrected: Corrected) -> b
     if judged.analysis_type == AnalysisType.EXTRACTION:
         return all(name in truth.fields for name in fields.names(judged.output))
     return any(not remark.path and remark.verdict is Verdict.APPROVED for remark in about_it)
-
-
-def _with_label(judged: JudgedAnswer, label: str, analysis: AnalysisDefinition) -> JsonObject:
-    if fields.is_same(truths.label_in(judged.analysis_type, judged.output), label):
-        return judged.output
-    return analysis.with_label(judged.output, None if label == NO_LABEL else label)
 
 
 def _as_answered(
@@ -168,12 +164,10 @@ def _fitted(value: JsonValue, schema: JsonObject) -> JsonValue:
     """Return a value restricted to the members of a closed schema, without ungrounded findings."""
     known = schema.get("properties")
     if isinstance(value, dict) and isinstance(known, dict):
+        shared = ((name, value[name]) for name in known if name in value)
         return {
-            name: value[name]
-            if name == USER_DATA
-            else _fitted(value[name], json_values.as_object(known[name]))
-            for name in known
-            if name in value
+            name: it if name == USER_DATA else _fitted(it, json_values.as_object(known[name]))
+            for name, it in shared
         }
     if isinstance(value, list):
         grounded = [e for e in value if not (isinstance(e, dict) and e.get("grounded") is False)]
@@ -270,7 +264,10 @@ class ExampleIndex:
         if not self._learned:
             return ()
         folded = _folded(text)
-        likeness = self._likeness(ranking.vector(_terms(text), self._weights))
+        likeness: dict[int, float] = defaultdict(float)
+        for term, value in ranking.vector(_terms(text), self._weights).items():
+            for place, other in self._postings.get(term, ()):
+                likeness[place] += value * other
         others = (
             (place, value)
             for place, value in likeness.items()
@@ -295,19 +292,9 @@ class ExampleIndex:
             picked.append(best)
             left -= self._tokens[best]
             for place in worth:
-                alike[place] = max(alike[place], self._between(place, best))
+                pair = min(place, best), max(place, best)
+                if pair not in self._cosines:
+                    vectors = self._vectors[place], self._vectors[best]
+                    self._cosines[pair] = ranking.similarity(*vectors)
+                alike[place] = max(alike[place], self._cosines[pair])
         return picked
-
-    def _likeness(self, vector: ranking.Vector) -> dict[int, float]:
-        """Return the cosine similarity to a text of each example that shares a term with it."""
-        likeness: dict[int, float] = defaultdict(float)
-        for term, value in vector.items():
-            for place, other in self._postings.get(term, ()):
-                likeness[place] += value * other
-        return likeness
-
-    def _between(self, one: int, other: int) -> float:
-        pair = (one, other) if one < other else (other, one)
-        if pair not in self._cosines:
-            self._cosines[pair] = ranking.similarity(self._vectors[one], self._vectors[other])
-        return self._cosines[pair]

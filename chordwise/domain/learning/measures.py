@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import itemgetter
+from itertools import chain, islice
 from random import Random
 from typing import TypeVar
+
+from rapidfuzz.distance import LCSseq
 
 from chordwise.domain import json_values, words
 from chordwise.domain.analysis import mean
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.fields import normalized
 from chordwise.domain.learning.judgments import Choice, FieldScore, Judgment
-from chordwise.domain.learning.statistics import bootstrap, wilson
+from chordwise.domain.learning.statistics import bootstrap, calibration_error, wilson
 
 Item = TypeVar("Item")
-_BINS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +49,16 @@ def measure_choices(choices: Sequence[Choice], random: Random) -> Iterator[Measu
     yield share("abstained", len(choices) - len(sure), len(choices))
     if len(sure) not in {0, len(choices)}:
         yield share("accuracy_when_sure", sum(c.expected == c.chosen for c in sure), len(sure))
-    for label in sorted({c.chosen for c in choices} | {c.expected for c in choices if c.expected}):
-        yield from _of_label(label, choices)
+    for label in sorted({label for c in choices for label in (c.chosen, c.expected) if label}):
+        shared = sum(c.expected == c.chosen == label for c in choices)
+        chosen = sum(c.chosen == label for c in choices)
+        expected = sum(c.expected == label for c in choices)
+        yield from _precision_recall(label, shared, chosen, expected)
+        yield Measure(metric="f1", label=label, value=_f1(shared, chosen, expected), count=expected)
     pairs = Counter((choice.expected or "", choice.chosen) for choice in choices)
-    for (expected, chosen), times in sorted(pairs.items()):
-        yield Measure(
-            metric="confusion", label=expected, found=chosen, value=times, count=len(choices)
-        )
+    for (right_label, chosen_label), times in sorted(pairs.items()):
+        cell = Measure(metric="confusion", label=right_label, value=times, count=len(choices))
+        yield replace(cell, found=chosen_label)
 
 
 def measure_fields(scores: Sequence[FieldScore], random: Random) -> Iterator[Measure]:
@@ -65,9 +69,9 @@ def measure_fields(scores: Sequence[FieldScore], random: Random) -> Iterator[Mea
     by_name: dict[str, list[FieldScore]] = {}
     for score in scores:
         by_name.setdefault(score.name, []).append(score)
-    if len(by_name) > 1:
-        for name, field_scores in by_name.items():
-            yield from _of_scores(name, field_scores, random)
+    for name, field_scores in by_name.items() if len(by_name) > 1 else ():
+        yield from _of_scores(name, field_scores, random)
+    yield from _of_leaves(scores)
 
 
 def measure_means(values: Mapping[str, Sequence[float]], random: Random) -> Iterator[Measure]:
@@ -81,12 +85,8 @@ def measure_confidence(judgments: Iterable[Judgment], label: str = "") -> Iterat
     """Measure the calibration error of the claimed confidences."""
     claims = [(j.confidence, j.is_right) for j in judgments if j.confidence is not None]
     if claims:
-        yield Measure(
-            metric="calibration_error",
-            label=label,
-            value=calibration_error(claims),
-            count=len(claims),
-        )
+        error = calibration_error(claims)
+        yield Measure(metric="calibration_error", label=label, value=error, count=len(claims))
 
 
 def share(metric: str, part: int, total: int, label: str = "") -> Measure:
@@ -96,41 +96,19 @@ def share(metric: str, part: int, total: int, label: str = "") -> Measure:
     return Measure(metric=metric, label=label, value=value, count=total, low=low, high=high)
 
 
-def calibration_error(
-    claims: Sequence[tuple[float, bool]], binned_by: Sequence[float] = ()
-) -> float:
-    """Return the expected calibration error of claims and whether they were right; 0 for none.
-
-    Naeini et al., “Obtaining well calibrated probabilities using Bayesian binning”, 2015. The bins
-    are those of the claims, unless they are `binned_by` other numbers from 0 to 1.
-    """
-    gaps = [0.0] * _BINS
-    keys = binned_by or [confidence for confidence, _ in claims]
-    for key, (confidence, is_right) in zip(keys, claims, strict=True):
-        gaps[min(int(key * _BINS), _BINS - 1)] += confidence - is_right
-    return sum(map(abs, gaps)) / len(claims) if claims else 0.0
-
-
 def _spelled_alike(choices: Sequence[Choice]) -> list[Choice]:
     spelled: dict[str, str] = {}
     for label in (*(c.chosen for c in choices), *(c.expected or "" for c in choices)):
         spelled.setdefault(normalized(label), label)
+    pairs = ((choice, spelled[normalized(choice.chosen)]) for choice in choices)
     return [
         replace(
             choice,
-            chosen=spelled[normalized(choice.chosen)],
+            chosen=chosen,
             expected=None if choice.expected is None else spelled[normalized(choice.expected)],
         )
-        for choice in choices
+        for choice, chosen in pairs
     ]
-
-
-def _of_label(label: str, choices: Sequence[Choice]) -> Iterator[Measure]:
-    shared = sum(c.expected == c.chosen == label for c in choices)
-    chosen = sum(c.chosen == label for c in choices)
-    expected = sum(c.expected == label for c in choices)
-    yield from _precision_recall(label, shared, chosen, expected)
-    yield Measure(metric="f1", label=label, value=_f1(shared, chosen, expected), count=expected)
 
 
 def _precision_recall(label: str, shared: int, predicted: int, expected: int) -> Iterator[Measure]:
@@ -143,7 +121,7 @@ def _precision_recall(label: str, shared: int, predicted: int, expected: int) ->
 def _macro_f1(choices: Sequence[Choice]) -> float:
     """Return the mean over all right or chosen labels of 2·shared / (chosen + right)."""
     shared = Counter(c.chosen for c in choices if c.expected == c.chosen)
-    sums = Counter(c.chosen for c in choices)
+    sums = Counter(c.chosen for c in choices if c.chosen)
     sums.update(c.expected for c in choices if c.expected)
     return mean([2 * shared[label] / total for label, total in sums.items()])
 
@@ -166,9 +144,24 @@ def _of_scores(name: str, scores: Sequence[FieldScore], random: Random) -> Itera
         yield Measure(metric="f1", label=name, value=value, count=expected, low=low, high=high)
 
 
+def _of_leaves(scores: Sequence[FieldScore]) -> Iterator[Measure]:
+    """Measure the single values of nested data: all together, and per path."""
+    leaves = [leaf for score in scores for leaf in score.leaves]
+    if all(leaf.path.count("/") == 1 for leaf in leaves):
+        return
+    by_path = {"": leaves}
+    for leaf in leaves:
+        by_path.setdefault(leaf.path, []).append(leaf)
+    for path, of_path in by_path.items():
+        shared = sum(leaf.similarity for leaf in of_path)
+        expected = sum(leaf.is_expected for leaf in of_path)
+        value = 2 * shared / (expected + sum(leaf.is_found for leaf in of_path))
+        yield Measure(metric="leaf_f1", label=path, value=value, count=expected)
+
+
 def _micro_f1(numbers: Sequence[tuple[int, int]]) -> float:
     """Return F1 from pairs of the numbers of shared values and of values on one side only."""
-    shared, others = sum(map(itemgetter(0), numbers)), sum(map(itemgetter(1), numbers))
+    shared, others = map(sum, zip(*numbers, strict=True))
     return 2 * shared / (2 * shared + others) if shared + others else 1.0
 
 
@@ -186,12 +179,10 @@ _MAX_WORDS = 2_000
 def summary_text(output: JsonObject) -> str:
     """Return the prose of a summary as one text."""
     findings = json_values.objects(output.get("key_findings"))
-    parts = [
-        json_values.text(output.get("main_topic")),
-        *(json_values.text(finding.get("finding")) for finding in findings),
-        *json_values.strings(output.get("conclusions")),
-    ]
-    return " ".join(part for part in parts if part)
+    stated = (json_values.text(finding.get("finding")) for finding in findings)
+    conclusions = json_values.strings(output.get("conclusions"))
+    parts = (json_values.text(output.get("main_topic")), *stated, *conclusions)
+    return " ".join(filter(None, parts))
 
 
 def rouge_1(text: str, reference: str) -> float:
@@ -203,24 +194,12 @@ def rouge_1(text: str, reference: str) -> float:
 def rouge_l(text: str, reference: str) -> float:
     """Return the F1 of the longest common subsequence of words."""
     candidate, expected = _words(text), _words(reference)
-    return _f1(_longest_common(candidate, expected), len(candidate), len(expected))
+    return _f1(LCSseq.similarity(candidate, expected), len(candidate), len(expected))
 
 
 def _words(text: str) -> list[str]:
-    tokens = words.words(text)
-    split = [list(word) if words.is_unspaced(word) else [word] for word in tokens]
-    return [part for parts in split for part in parts][:_MAX_WORDS]
-
-
-def _longest_common(one: Sequence[str], other: Sequence[str]) -> int:
-    row = [0] * (len(other) + 1)
-    for word in one:
-        diagonal = 0
-        for index, candidate in enumerate(other, start=1):
-            above = row[index]
-            row[index] = diagonal + 1 if word == candidate else max(above, row[index - 1])
-            diagonal = above
-    return row[-1]
+    parts = (word if words.is_unspaced(word) else (word,) for word in words.words(text))
+    return list(islice(chain.from_iterable(parts), _MAX_WORDS))
 
 
 def _f1(shared: int, predicted: int, expected: int) -> float:

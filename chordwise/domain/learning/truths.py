@@ -9,10 +9,10 @@ from enum import StrEnum
 from chordwise.domain import json_values
 from chordwise.domain.analysis import NO_LABEL, analysis_for
 from chordwise.domain.analysis_tasks import AnalysisType, options_from
+from chordwise.domain.dates import DateOrder
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.fields import Comparing, Rule
-from chordwise.domain.typed_values import DateOrder
 
 
 def label_in(kind: AnalysisType, output: JsonObject) -> str:
@@ -37,7 +37,8 @@ class Remark:
     """A person's verdict on the value at a path; the empty path is the whole answer.
 
     `name` is the field of an extraction; `judged` and `corrected` are then lists of its values.
-    `quote` and `span` are the text that was selected for the right value, empty if none was.
+    `quote` and `span` are the text that was selected for the right value, empty if none was, and
+    `confidence` is what the answer claimed for the judged value.
     """
 
     path: str
@@ -47,6 +48,7 @@ class Remark:
     corrected: JsonValue = None
     quote: str = ""
     span: tuple[int, int] = (0, 0)
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,13 +97,10 @@ def holds_for(kind: AnalysisType, remark: Remark, origin: JsonObject, question: 
     if kind != AnalysisType.CLASSIFICATION:
         return True
     said = remark.corrected if remark.verdict is Verdict.CORRECTED else remark.judged
-    label = json_values.text(said)
-    meanings = [
-        json_values.texts(request.get("label_descriptions")).get(label, "")
-        for request in (origin, question)
-        if label in json_values.strings(request.get("labels"))
-    ]
-    return len(meanings) == 2 and meanings[0] == meanings[1]  # noqa: PLR2004 - both
+    label, requests = json_values.text(said), (origin, question)
+    one, other = (json_values.texts(request.get("label_descriptions")) for request in requests)
+    is_known = all(label in json_values.strings(request.get("labels")) for request in requests)
+    return is_known and one.get(label, "") == other.get(label, "")
 
 
 def from_remarks(kind: AnalysisType, remarks: Sequence[Remark]) -> Truth:
@@ -118,12 +117,8 @@ def from_remarks(kind: AnalysisType, remarks: Sequence[Remark]) -> Truth:
 
 def verdict_on_all(output: JsonObject, remarks: Iterable[Remark]) -> Verdict | None:
     """Return the last verdict on an answer as a whole, or `None`."""
-    verdicts = [
-        remark.verdict
-        for remark in remarks
-        if not (remark.path or remark.name) and remark.judged == output
-    ]
-    return verdicts[-1] if verdicts else None
+    on_all = (one for one in remarks if not (one.path or one.name) and one.judged == output)
+    return next((remark.verdict for remark in reversed([*on_all])), None)
 
 
 def latest_about(output: JsonObject, remarks: Iterable[Remark]) -> list[Remark]:

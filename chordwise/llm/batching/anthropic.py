@@ -5,47 +5,38 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
-from types import MappingProxyType
 
 from pydantic import SecretStr
 
 from chordwise.domain.json_values import JsonObject, objects, text
 from chordwise.errors import ModelError, ModelOverloadedError, ModelTransportError
-from chordwise.llm.batching.api import BatchPhase, BatchState, LineOutcome, PreparedBatch
-from chordwise.llm.batching.http import BatchHttp, counts, moment
+from chordwise.llm.batching import BatchPhase, BatchState, LineOutcome, PreparedBatch
+from chordwise.llm.batching.http import HttpBatches, counts, moment
 from chordwise.llm.exchange import child, storable
-from chordwise.llm.model import Completion, CompletionRequest
-from chordwise.llm.providers.anthropic import PUBLIC_BASE_URL, AnthropicModel
+from chordwise.llm.model import Completion
+from chordwise.llm.providers.anthropic import AnthropicModel
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
-
-PATH = "/v1/messages/batches"
 
 # The status of an invalid request, which has no specific code.
 _BAD_REQUEST = 400
 _PAGES = 20
 _CLOCK_SKEW = timedelta(minutes=5)
-_NOT_RUN: Mapping[str, str] = MappingProxyType(
-    {"expired": "before its batch expired", "canceled": "because its batch was cancelled"}
-)
+_NOT_RUN: Mapping[str, str] = {
+    "expired": "before its batch expired",
+    "canceled": "because its batch was cancelled",
+}
 
 
-class AnthropicBatches:
+class AnthropicBatches(HttpBatches):
     """Messages in batches: part of the creation request, and identified only by their ids."""
+
+    path = "/v1/messages/batches"
 
     def __init__(
         self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport
     ) -> None:
-        self._model = AnthropicModel(settings, api_key, transport)
-        base_url = (settings.base_url or PUBLIC_BASE_URL).rstrip("/")
-        self._http = BatchHttp(
-            base_url=base_url.removesuffix("/messages").removesuffix("/v1"),
-            exchange=self._model.exchange,
-        )
-
-    def body(self, request: CompletionRequest) -> JsonObject:
-        """Return the parameters of a line."""
-        return self._model.body(request)
+        super().__init__(AnthropicModel(settings, api_key, transport))
 
     def upload(self, batch: PreparedBatch) -> str:  # noqa: ARG002 - there is no such step here
         """Do nothing: the lines are part of the creation request."""
@@ -57,7 +48,7 @@ class AnthropicBatches:
             "requests": [{"custom_id": line.custom_id, "params": line.body} for line in batch.lines]
         }
         content = json.dumps(body, ensure_ascii=False).encode(errors="replace")
-        return self._state(self._http.begin(PATH, content, "application/json"))
+        return self._state(self._begin(self.path, content, "application/json"))
 
     def find(self, batch: PreparedBatch, known: Collection[str]) -> BatchState | None:
         """Return the oldest unknown batch that is not older than this one and has the same size."""
@@ -72,24 +63,21 @@ class AnthropicBatches:
                 oldest = state
         return oldest
 
-    def retrieve(self, provider_id: str) -> BatchState:
-        """Return the state of the batch."""
-        return self._state(self._http.get(f"{PATH}/{provider_id}"))
-
     def results(self, state: BatchState) -> Iterator[LineOutcome]:
         """Yield the lines."""
-        for line in self._http.lines(f"{PATH}/{state.provider_id}/results"):
+        for line in self.lines(f"{self.path}/{state.provider_id}/results"):
             result = child(line, "result")
             yield LineOutcome(custom_id=text(line.get("custom_id")), outcome=self._outcome(result))
 
-    def cancel(self, provider_id: str) -> None:
-        """Request the cancellation of a batch."""
-        self._http.post(f"{PATH}/{provider_id}/cancel", {})
+    def delete(self, provider_id: str, upload: str) -> None:  # noqa: ARG002 - there is no file
+        """Delete the batch with its answers."""
+        if provider_id:
+            self._delete(f"{self.path}/{provider_id}")
 
     def _listed(self) -> Iterator[JsonObject]:
         query = "limit=100"
         for _ in range(_PAGES):
-            page = self._http.get(PATH, query)
+            page = self._get(self.path, query)
             yield from objects(page.get("data"))
             last = text(page.get("last_id"))
             if page.get("has_more") is not True or not last:
@@ -101,7 +89,7 @@ class AnthropicBatches:
         provider_id = text(answer.get("id"))
         if not provider_id:
             raise ModelTransportError(
-                f"{self._http.exchange.label} responded with JSON that is not a batch.",
+                f"{self.model.label} responded with JSON that is not a batch.",
                 "Check that base_url is the address of an API with Message Batches.",
             )
         return BatchState(
@@ -115,16 +103,14 @@ class AnthropicBatches:
     def _outcome(self, result: JsonObject) -> Completion | ModelError:
         kind = text(result.get("type"))
         if kind in _NOT_RUN:
-            return ModelOverloadedError(
-                f"{self._http.exchange.label} gave no answer {_NOT_RUN[kind]}."
-            )
+            return ModelOverloadedError(f"{self.model.label} gave no answer {_NOT_RUN[kind]}.")
         try:
             if kind == "succeeded":
-                return self._model.completion(child(result, "message"))
+                return self.model.completion(child(result, "message"))
         except ModelError as error:
             return error
         reported = child(result, "error")
-        return self._http.refusal(child(reported, "error") or reported, _BAD_REQUEST)
+        return self._refusal(child(reported, "error") or reported, _BAD_REQUEST)
 
 
 BATCH_API = AnthropicBatches

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import tempfile
+from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import BinaryIO, cast
+from http import HTTPStatus
+from typing import BinaryIO, ClassVar, cast
 
 import structlog
 
 from chordwise.domain.json_values import JsonObject, JsonValue, integer
 from chordwise.errors import ModelAccessError, ModelError, ModelTransportError
-from chordwise.llm.exchange import Exchange, endpoint
+from chordwise.llm.batching import BatchApi, BatchState
+from chordwise.llm.exchange import HttpModel
 from chordwise.llm.faults import LOWEST_ERROR_STATUS, read_fault
+from chordwise.llm.model import CompletionRequest
 from chordwise.llm.transport import MAX_BODY_BYTES, JsonResponse, excerpt
 
 log = structlog.get_logger(__name__)
@@ -28,50 +31,57 @@ LONG_SECONDS = 600.0
 _NOT_THERE = frozenset({404, 405, 501})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchHttp:
-    """A Batch API below `base_url`, with the key, error codes and transport of `exchange`."""
+class HttpBatches(BatchApi):
+    """The batches of a model below `path`; errors are classified and authenticated as its own."""
 
-    base_url: str
-    exchange: Exchange
+    path: ClassVar[str]
 
-    def get(self, path: str, query: str = "") -> JsonObject:
-        """Return the object at a path.
+    def __init__(self, model: HttpModel) -> None:
+        self.model = model
 
-        Raises:
-            ModelError: The answer is an error, or there is none.
-        """
-        url = endpoint(self.base_url, path)
+    def body(self, request: CompletionRequest) -> JsonObject:
+        """Return the body of a line."""
+        return self.model.body(request)
+
+    def retrieve(self, provider_id: str) -> BatchState:
+        """Return the state of the batch."""
+        return self._state(self._get(f"{self.path}/{provider_id}"))
+
+    def cancel(self, provider_id: str) -> None:
+        """Request the cancellation of a batch."""
+        self._post(f"{self.path}/{provider_id}/cancel", {})
+
+    @abstractmethod
+    def _state(self, answer: JsonObject) -> BatchState: ...
+
+    def _get(self, path: str, query: str = "") -> JsonObject:
+        url = self.model.address(path)
         url += ("&" if "?" in url else "?") + query if query else ""
-        headers = self.exchange.with_key()
-        return self._read(self.exchange.transport.send("GET", url, headers, None, SHORT_SECONDS))
+        headers = self.model.with_key()
+        return self._read(self.model.transport.send("GET", url, headers, None, SHORT_SECONDS))
 
-    def begin(self, path: str, content: bytes, content_type: str) -> JsonObject:
-        """Send the first request of a batch and return the answer.
-
-        Raises:
-            ModelAccessError: There is no such API at this address, or it refuses the key.
-            ModelError: The answer is another error, or there is none.
-        """
-        headers = {**self.exchange.with_key(), "content-type": content_type}
-        url = endpoint(self.base_url, path)
-        response = self.exchange.transport.send("POST", url, headers, content, LONG_SECONDS)
+    def _begin(self, path: str, content: bytes, content_type: str) -> JsonObject:
+        """Send the first request of a batch, which shows whether there is such an API."""
+        headers = {**self.model.with_key(), "content-type": content_type}
+        url = self.model.address(path)
+        response = self.model.transport.send("POST", url, headers, content, LONG_SECONDS)
         if response.status in _NOT_THERE:
             raise ModelAccessError(
-                f"{self.exchange.label} has no Batch API at its address "
+                f"{self.model.label} has no Batch API at its address "
                 f"(HTTP {response.status} at {path}).",
                 "Set batch = false for the model and restart; chordwise continue RUN asks online.",
             )
         return self._read(response)
 
-    def post(self, path: str, body: JsonObject) -> JsonObject:
-        """Send JSON and return the answer.
+    def _post(self, path: str, body: JsonObject) -> JsonObject:
+        url, headers = self.model.address(path), self.model.with_key()
+        return self._read(self.model.transport.post_json(url, headers, body, SHORT_SECONDS))
 
-        Raises:
-            ModelError: The answer is an error, or there is none.
-        """
-        url, headers = endpoint(self.base_url, path), self.exchange.with_key()
-        return self._read(self.exchange.transport.post_json(url, headers, body, SHORT_SECONDS))
+    def _delete(self, path: str) -> None:
+        url, headers = self.model.address(path), self.model.with_key()
+        response = self.model.transport.send("DELETE", url, headers, None, SHORT_SECONDS)
+        if response.status != HTTPStatus.NOT_FOUND:
+            self._read(response)
 
     def lines(self, path: str) -> Iterator[JsonObject]:
         """Yield the objects of a file that has one per line; skip others, and lines over the limit.
@@ -79,60 +89,49 @@ class BatchHttp:
         Raises:
             ModelError: The file cannot be read, or cannot be stored on disk; no line was yielded.
         """
-        url, headers = endpoint(self.base_url, path), self.exchange.with_key()
-        with _translated_disk_errors(self.exchange.label), tempfile.TemporaryFile() as file:
-            failed = self.exchange.transport.download(url, headers, file, LONG_SECONDS)
-            if failed is not None:
-                raise self.exchange.failure(failed)
-            file.seek(0)
-            for line in _bounded_lines(file, MAX_BODY_BYTES):
-                parsed = _parsed(line) if len(line) <= MAX_BODY_BYTES else None
-                if isinstance(parsed, dict):
-                    yield parsed
-                elif line.strip():
-                    log.warning("batch.line_unreadable", model=self.exchange.label, bytes=len(line))
+        url, headers = self.model.address(path), self.model.with_key()
+        try:
+            with tempfile.TemporaryFile() as file:
+                failed = self.model.transport.download(url, headers, file, LONG_SECONDS)
+                if failed is not None:
+                    raise self.model.failure(failed)
+                file.seek(0)
+                yield from self._objects(file)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise ModelTransportError(
+                f"A file of a batch of {self.model.label} cannot be stored temporarily: {reason}.",
+                "Free space for temporary files, or set TMPDIR to a folder on a larger disk.",
+            ) from error
 
-    def refusal(self, error: JsonValue, status: int) -> ModelError:
+    def _objects(self, file: BinaryIO) -> Iterator[JsonObject]:
+        # A line longer than the limit is cut off one byte after it.
+        while line := file.readline(MAX_BODY_BYTES + 1):
+            parsed: JsonValue = None
+            if len(line) <= MAX_BODY_BYTES:
+                with suppress(ValueError, RecursionError):
+                    parsed = cast("JsonValue", json.loads(line))
+            if isinstance(parsed, dict):
+                yield parsed
+            elif line.strip():
+                log.warning("batch.line_unreadable", model=self.model.label, bytes=len(line))
+            while len(line) > MAX_BODY_BYTES and not line.endswith(b"\n"):
+                line = file.readline(MAX_BODY_BYTES + 1)
+
+    def _refusal(self, error: JsonValue, status: int) -> ModelError:
         """Return the error in a line or in a batch; `status` is that of the same error online."""
         body: JsonValue = {"error": error}
         fault = read_fault(JsonResponse(status=status, headers={}, body=body))
-        key = self.exchange.key.get_secret_value()
+        key = self.model.key.get_secret_value()
         quote = excerpt(fault.message or ", ".join(fault.codes), (key,))
-        what = f"{self.exchange.label} could not answer in a batch: “{quote}”."
-        return fault.kind(self.exchange.codes, self.exchange.phrases)(what)
+        what = f"{self.model.label} could not answer in a batch: “{quote}”."
+        return fault.kind(self.model.codes, self.model.phrases)(what)
 
     def _read(self, response: JsonResponse) -> JsonObject:
         answer = response.body if isinstance(response.body, dict) else {}
         if response.status >= LOWEST_ERROR_STATUS or not answer:
-            raise self.exchange.failure(response)
+            raise self.model.failure(response)
         return answer
-
-
-@contextmanager
-def _translated_disk_errors(label: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ModelTransportError(
-            f"A file of a batch of {label} cannot be stored temporarily: {reason}.",
-            "Free space for temporary files, or set TMPDIR to a folder on a larger disk.",
-        ) from error
-
-
-def _parsed(line: bytes) -> JsonValue:
-    try:
-        return cast("JsonValue", json.loads(line))
-    except (ValueError, RecursionError):
-        return None
-
-
-def _bounded_lines(file: BinaryIO, max_bytes: int) -> Iterator[bytes]:
-    """Yield the lines; a line longer than `max_bytes` is cut off one byte after that."""
-    while line := file.readline(max_bytes + 1):
-        yield line
-        while len(line) > max_bytes and not line.endswith(b"\n"):
-            line = file.readline(max_bytes + 1)
 
 
 def moment(value: JsonValue) -> datetime | None:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
 from datetime import timedelta
-from types import MappingProxyType
 
 from pydantic import SecretStr
 
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, text
 from chordwise.errors import ModelError, ModelOverloadedError, ModelTransportError, RateLimitedError
-from chordwise.llm.batching.api import BatchLine, BatchPhase, BatchState, LineOutcome, PreparedBatch
-from chordwise.llm.batching.http import BatchHttp, counts, moment
+from chordwise.llm.batching import BatchLine, BatchPhase, BatchState, LineOutcome, PreparedBatch
+from chordwise.llm.batching.http import HttpBatches, counts, moment
 from chordwise.llm.exchange import child, count, storable
 from chordwise.llm.faults import LOWEST_ERROR_STATUS, Kind
 from chordwise.llm.model import Completion, CompletionRequest
-from chordwise.llm.providers.openai import CODES, PUBLIC_BASE_URL, OpenAIModel
+from chordwise.llm.providers.openai import CODES, OpenAIModel
 from chordwise.llm.transport import JsonResponse, JsonTransport
 from chordwise.settings import ModelSettings
 
@@ -26,24 +24,20 @@ ENDPOINT = "/v1/chat/completions"
 WINDOW = "24h"
 MARKER = "chordwise_batch"
 
-_PHASES: Mapping[str, BatchPhase] = MappingProxyType(
-    {
-        "completed": BatchPhase.ENDED,
-        "expired": BatchPhase.ENDED,
-        "cancelled": BatchPhase.ENDED,
-        "failed": BatchPhase.FAILED,
-    }
-)
-_CODES: Mapping[str, Kind] = MappingProxyType(
-    {
-        **CODES,
-        "batch_expired": ModelOverloadedError,
-        "batch_cancelled": ModelOverloadedError,
-        # The queued batches exceed the token limit of this key.
-        "token_limit_exceeded": RateLimitedError,
-        "too_many_tasks": RateLimitedError,
-    }
-)
+_PHASES: Mapping[str, BatchPhase] = {
+    "completed": BatchPhase.ENDED,
+    "expired": BatchPhase.ENDED,
+    "cancelled": BatchPhase.ENDED,
+    "failed": BatchPhase.FAILED,
+}
+_CODES: Mapping[str, Kind] = {
+    **CODES,
+    "batch_expired": ModelOverloadedError,
+    "batch_cancelled": ModelOverloadedError,
+    # The queued batches exceed the token limit of this key.
+    "token_limit_exceeded": RateLimitedError,
+    "too_many_tasks": RateLimitedError,
+}
 _SERVER_ERROR = 500
 _BAD_REQUEST = 400
 _PAGES = 20
@@ -51,30 +45,32 @@ _PAGE = 100
 _CLOCK_SKEW = timedelta(hours=1)
 
 
-class OpenAIBatches:
+class _LineModel(OpenAIModel):
+    """A model whose requests are lines of a batch, which are rejected with a `service_tier`."""
+
+    codes = _CODES
+
+    def body(self, request: CompletionRequest) -> JsonObject:
+        body = super().body(request)
+        return {name: value for name, value in body.items() if name != "service_tier"}
+
+
+class OpenAIBatches(HttpBatches):
     """Chat completions in batches: an uploaded input file, an output file and an error file."""
+
+    path = "/batches"
 
     def __init__(
         self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport
     ) -> None:
-        self._model = OpenAIModel(settings, api_key, transport)
-        base_url = settings.base_url or PUBLIC_BASE_URL
-        self._http = BatchHttp(
-            base_url=base_url.rstrip("/").removesuffix("/chat/completions"),
-            exchange=replace(self._model.exchange, codes=_CODES),
-        )
-
-    def body(self, request: CompletionRequest) -> JsonObject:
-        """Return the body of a line without `service_tier`, for which lines are rejected."""
-        body = self._model.body(request)
-        return {name: value for name, value in body.items() if name != "service_tier"}
+        super().__init__(_LineModel(settings, api_key, transport))
 
     def upload(self, batch: PreparedBatch) -> str:
         """Upload the file with the lines."""
         boundary = uuid.uuid4().hex
         content = _multipart(boundary, f"chordwise-{batch.marker}.jsonl", file_of(batch.lines))
         form = f"multipart/form-data; boundary={boundary}"
-        return self._id(self._http.begin("/files", content, form))
+        return self._id(self._begin("/files", content, form))
 
     def create(self, batch: PreparedBatch) -> BatchState:
         """Create the batch from the file, with our marker in its metadata."""
@@ -84,7 +80,7 @@ class OpenAIBatches:
             "completion_window": WINDOW,
             "metadata": {MARKER: batch.marker},
         }
-        return self._state(self._http.post("/batches", body))
+        return self._state(self._post(self.path, body))
 
     def find(self, batch: PreparedBatch, known: Collection[str]) -> BatchState | None:  # noqa: ARG002 - the marker identifies it
         """Return the batch that has our marker or our file."""
@@ -94,26 +90,24 @@ class OpenAIBatches:
                 return self._state(listed)
         return None
 
-    def retrieve(self, provider_id: str) -> BatchState:
-        """Return the state of the batch."""
-        return self._state(self._http.get(f"/batches/{provider_id}"))
-
     def results(self, state: BatchState) -> Iterator[LineOutcome]:
         """Yield the lines of both files."""
         for file in state.files:
-            for line in self._http.lines(f"/files/{file}/content"):
+            for line in self.lines(f"/files/{file}/content"):
                 yield LineOutcome(
                     custom_id=text(line.get("custom_id")), outcome=self._outcome(line)
                 )
 
-    def cancel(self, provider_id: str) -> None:
-        """Request the cancellation of a batch."""
-        self._http.post(f"/batches/{provider_id}/cancel", {})
+    def delete(self, provider_id: str, upload: str) -> None:
+        """Delete the input file and the files of answers."""
+        answers = self.retrieve(provider_id).files if provider_id else ()
+        for file in filter(None, (upload, *answers)):
+            self._delete(f"/files/{file}")
 
     def _listed(self, batch: PreparedBatch) -> Iterator[JsonObject]:
         query = f"limit={_PAGE}"
         for _ in range(_PAGES):
-            page = self._http.get("/batches", query)
+            page = self._get(self.path, query)
             batches = objects(page.get("data"))
             yield from batches
             oldest = moment(batches[-1].get("created_at")) if batches else None
@@ -131,6 +125,8 @@ class OpenAIBatches:
         if phase is BatchPhase.ENDED and done.get("completed", 0) > 0 and not files[0]:
             # The answers are billed, but their file does not exist yet.
             phase = BatchPhase.RUNNING
+        errors = objects(child(answer, "errors").get("data"))
+        rejection = self._refusal(errors[0] if errors else {}, _BAD_REQUEST)
         return BatchState(
             provider_id=self._id(answer),
             phase=phase,
@@ -138,18 +134,14 @@ class OpenAIBatches:
             counts=done,
             expires_at=moment(answer.get("expires_at")),
             files=tuple(file for file in files if file),
-            error=self._rejection(answer) if phase is BatchPhase.FAILED else None,
+            error=rejection if phase is BatchPhase.FAILED else None,
         )
-
-    def _rejection(self, answer: JsonObject) -> ModelError:
-        errors = objects(child(answer, "errors").get("data"))
-        return self._http.refusal(errors[0] if errors else {}, _BAD_REQUEST)
 
     def _id(self, answer: JsonObject) -> str:
         provider_id = text(answer.get("id"))
         if not provider_id:
             raise ModelTransportError(
-                f"{self._http.exchange.label} responded with JSON without an id.",
+                f"{self.model.label} responded with JSON without an id.",
                 "Check that base_url is the address of an API with Files and Batches.",
             )
         return provider_id
@@ -160,14 +152,12 @@ class OpenAIBatches:
         status = count(response, "status_code") or 0
         try:
             if status >= LOWEST_ERROR_STATUS:
-                return self._http.exchange.failure(
-                    JsonResponse(status=status, headers={}, body=body)
-                )
+                return self.model.failure(JsonResponse(status=status, headers={}, body=body))
             if isinstance(body, dict) and not line.get("error"):
-                return self._model.completion(body)
+                return self.model.completion(body)
         except ModelError as error:
             return error
-        return self._http.refusal(line.get("error"), _SERVER_ERROR)
+        return self._refusal(line.get("error"), _SERVER_ERROR)
 
 
 BATCH_API = OpenAIBatches

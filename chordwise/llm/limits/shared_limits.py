@@ -7,7 +7,8 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from dataclasses import asdict
+from functools import partial
 from importlib import resources
 from typing import cast
 
@@ -66,14 +67,18 @@ class SharedLimits:
         clock: Callable[[], float] | None = None,
         model_endpoint: ModelEndpoint | None = None,
     ) -> None:
-        self._script = client.register_script(_source())
+        script = resources.files(__package__).joinpath("limiter.lua").read_text("utf-8")
+        self._script = client.register_script(script)
         self._keys = [*keys(endpoint), pauses.KEY]
         self._model_endpoint = model_endpoint
-        self._policy = policy
-        self._known = json.dumps(
-            _policy_values(policy)
-            | {"pauses": list(model_endpoint.names) if model_endpoint else []}
-        )
+        configured = {
+            QuotaKind.REQUESTS: policy.requests_per_minute,
+            QuotaKind.TOKENS: policy.tokens_per_minute,
+        }
+        known = {name: value for name, value in asdict(policy).items() if value is not None}
+        known["configured"] = {kind: configured.get(kind) or 0 for kind in QuotaKind}
+        known["pauses"] = model_endpoint.names if model_endpoint else []
+        self._known = json.dumps(known)
         self._clock = clock
         self._questions: Gathering[str, JsonObject] = Gathering(
             self._answer_all,
@@ -94,7 +99,6 @@ class SharedLimits:
             "waiter": request.waiter or request.permit,
             "priority": request.priority.value,
             "cost": {kind.value: request.cost.get(kind, 0) for kind in QuotaKind},
-            "lease_seconds": self._policy.lease_seconds,
         }
         answer = self._questions.outcome(self._to_json(question))
         if answer["granted"]:
@@ -166,27 +170,6 @@ def refund(permit: Permit, report: CallReport) -> dict[str, int]:
     """
     cost = permit.request.cost
     return {kind.value: cost.get(kind, 0) - used for kind, used in report.used.items()}
-
-
-def _policy_values(policy: LimitPolicy) -> JsonObject:
-    configured: JsonObject = {kind.value: 0 for kind in QuotaKind}
-    configured[QuotaKind.REQUESTS.value] = policy.requests_per_minute or 0
-    configured[QuotaKind.TOKENS.value] = policy.tokens_per_minute or 0
-    bound: JsonObject = {"max_in_flight": policy.max_in_flight} if policy.max_in_flight else {}
-    return bound | {
-        "configured": configured,
-        "first_in_flight": policy.first_in_flight,
-        "max_window": policy.max_window,
-        "breaker_failures": policy.breaker_failures,
-        "breaker_seconds": policy.breaker_seconds,
-        "pause_seconds": policy.pause_seconds,
-        "has_head_start": policy.has_head_start,
-    }
-
-
-@cache
-def _source() -> str:
-    return resources.files(__package__).joinpath("limiter.lua").read_text("utf-8")
 
 
 _ANSWER_SECONDS = 2.0
@@ -293,6 +276,24 @@ class ResilientLimits:
             if self._uses_fallback:
                 log.info("limits.fallback_ended")
             self._uses_fallback = False
+
+
+def read_permits(client: redis.Redis, endpoint: str) -> Mapping[str, float]:
+    """Return the window, the permits in flight, and the waiting callers; empty if it is unused.
+
+    Raises:
+        redis.RedisError: Valkey is unavailable.
+    """
+    state, flight, interactive, nightly, _ = keys(endpoint)
+    with client.pipeline(transaction=False) as pipe:
+        pipe.hget(state, "window")
+        pipe.zcount(flight, time.time(), "+inf")
+        pipe.zcard(interactive)
+        pipe.zcard(nightly)
+        window, in_flight, *waiting = pipe.execute()
+    if window is None:
+        return {}
+    return {"window": float(window), "in_flight": in_flight, "waiting": sum(waiting)}
 
 
 def read_state(client: redis.Redis, endpoint: str, policy: LimitPolicy) -> LimitState:

@@ -6,12 +6,14 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Protocol
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.llm.middleware.metered import CallLedger, call_start
+from chordwise.errors import AlreadyAskedError
+from chordwise.llm.middleware.metered import CallId, CallStart, call_start, count_call
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason, Middleware
 from chordwise.settings import ModelSettings
 
@@ -21,35 +23,25 @@ _MAX_WAIT_SECONDS = 1.0
 _GROWTH = 1.5
 
 
-class ClaimStatus(Enum):
-    """Claimed by this caller; claimed by another; or unknown, as the cache is unavailable."""
+class Lookup(Enum):
+    """No completion: another caller asks; no one asks; or unknown, as the cache is unavailable."""
 
-    OURS = auto()
-    OTHERS = auto()
+    ASKED = auto()
+    FREE = auto()
     UNKNOWN = auto()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheEntry:
-    """A request: `key` is the hash of everything that determines its answer."""
-
-    key: str
-    provider: str
-    model: str
-    prompt_version: str
 
 
 class CompletionCache(Protocol):
     """Stores completions; it never raises while it is unavailable."""
 
-    def find_or_claim(self, entry: CacheEntry) -> Completion | ClaimStatus:
-        """Return the completion, or claim the request for this caller if it is free."""
+    def find(self, key: str) -> Completion | Lookup:
+        """Return the completion of a question, or whether another caller asks it."""
 
-    def store(self, entry: CacheEntry, completion: Completion) -> None:
-        """Store the completion of a request that this caller has claimed."""
+    def keep(self, key: str, completion: Completion) -> None:
+        """Store the completion with the end of its call, unless its check fails."""
 
-    def release(self, entry: CacheEntry) -> None:
-        """Release the claim on a request that produced nothing to store."""
+    def record_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> CallId:
+        """Record a question that was answered without a request: one row, without a cost."""
 
 
 @dataclass(slots=True, eq=False)
@@ -62,7 +54,6 @@ class Cached(Middleware):
     """
 
     cache: CompletionCache
-    ledger: CallLedger
     about: JsonObject
     max_wait_seconds: float
     sleep: Callable[[float], None]
@@ -74,49 +65,37 @@ class Cached(Middleware):
             ModelError: The error of the wrapped model; errors are not cached.
             ServiceUnavailableError: The ledger is unavailable.
         """
-        started = time.monotonic()
-        entry = self._entry(request)
-        outcome = self._poll(entry, request.limit_seconds(self.max_wait_seconds))
-        waited = time.monotonic() - started
-        match outcome:
-            case ClaimStatus.OURS:
-                return self._ask_and_store(request.with_less_time(waited), entry)
-            case ClaimStatus.OTHERS | ClaimStatus.UNKNOWN:
-                return self.model.complete(request.with_less_time(waited))
-            case _:
-                start = call_start(self.profile, request)
-                call_id = self.ledger.record_hit(start, outcome, round(waited * 1000))
-                return replace(outcome, call_id=str(call_id), cache_key=entry.key)
-
-    def _poll(self, entry: CacheEntry, timeout_seconds: float) -> Completion | ClaimStatus:
-        waited, wait = 0.0, _FIRST_WAIT_SECONDS
+        key = key_of(request, self.about)
+        ends_after = request.limit_seconds(self.max_wait_seconds)
+        started, slept, wait = time.monotonic(), 0.0, _FIRST_WAIT_SECONDS
         while True:
-            outcome = self.cache.find_or_claim(entry)
-            if outcome is not ClaimStatus.OTHERS or waited >= timeout_seconds:
-                return outcome
+            outcome = self.cache.find(key)
+            waited = time.monotonic() - started
+            if isinstance(outcome, Completion):
+                return self._hit(request, key, outcome, round(waited * 1000))
+            if outcome is Lookup.FREE:
+                with suppress(AlreadyAskedError):
+                    return self._ask(request.with_less_time(waited), key)
+            if outcome is Lookup.UNKNOWN or slept >= ends_after:
+                return self.model.complete(request.with_less_time(waited))
             self.sleep(wait)
-            waited += wait
+            slept += wait
             wait = min(wait * _GROWTH, _MAX_WAIT_SECONDS)
 
-    def _ask_and_store(self, request: CompletionRequest, entry: CacheEntry) -> Completion:
-        is_stored = False
-        try:
-            completion = self.model.complete(request)
-            if is_cacheable(completion):
-                self.cache.store(entry, completion)
-                is_stored = True
-        finally:
-            if not is_stored:
-                self.cache.release(entry)
-        return replace(completion, cache_key=entry.key) if is_stored else completion
+    def _hit(
+        self, request: CompletionRequest, key: str, completion: Completion, latency_ms: int
+    ) -> Completion:
+        start = call_start(self.profile, request)
+        call_id = self.cache.record_hit(start, completion, latency_ms)
+        count_call(start.provider, start.model, None)
+        return replace(completion, call_id=str(call_id), cache_key=key)
 
-    def _entry(self, request: CompletionRequest) -> CacheEntry:
-        return CacheEntry(
-            key=key_of(request, self.about),
-            provider=self.profile.provider,
-            model=self.profile.model,
-            prompt_version=request.prompt_version,
-        )
+    def _ask(self, request: CompletionRequest, key: str) -> Completion:
+        completion = self.model.complete(replace(request, question=key))
+        if not is_cacheable(completion):
+            return completion
+        self.cache.keep(key, completion)
+        return replace(completion, cache_key=key)
 
 
 def answer_settings(settings: ModelSettings) -> JsonObject:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
+from functools import partial
 from typing import Protocol, TypeAlias
 from uuid import UUID, uuid4
 
@@ -22,6 +23,7 @@ from chordwise.llm.model import (
     ModelProfile,
 )
 from chordwise.llm.prices import CostBasis, Price, booked_cost, booked_failure
+from chordwise.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 CallId: TypeAlias = UUID
@@ -29,7 +31,12 @@ CallId: TypeAlias = UUID
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallStart:
-    """A model call before it is made; `examples` are the ids of learned examples in its prompt."""
+    """A model call before it is made; `examples` are the ids of learned examples in its prompt.
+
+    `max_cost` returns its maximum cost in US dollars, `None` if the price is unknown; a call on
+    this machine has none. `timeout_seconds` is the time left for it. No two calls in flight have
+    the same `question`, unless it is empty.
+    """
 
     provider: str
     model: str
@@ -40,6 +47,9 @@ class CallStart:
     sample: int = 1
     route: Route | None = None
     examples: tuple[UUID, ...] = ()
+    question: str = ""
+    max_cost: Callable[[], Decimal | None] | None = None
+    timeout_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,16 +81,21 @@ class CallLedger(Protocol):
     """Records model calls, each one separately and immediately."""
 
     def begin(self, start: CallStart) -> CallId:
-        """Record a call that is about to be made; the row remains if the call never finishes."""
+        """Record a call that is about to be made; the row remains if the call never finishes.
+
+        Raises:
+            AlreadyAskedError: Another call asks the same `question`.
+            BudgetReservedError: The money is available, but reserved by other calls.
+            BudgetExceededError: The remaining budget is too small.
+            ConfigurationError: There is a cap, and the price is unknown.
+            ServiceUnavailableError: The ledger is unavailable.
+        """
 
     def finish(self, call_id: CallId, outcome: CallOutcome) -> None:
         """Complete the call's row."""
 
     def withdraw(self, call_id: CallId) -> None:
         """Delete the row of a call that was not made."""
-
-    def record_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> CallId:
-        """Record a question that was answered without a request: one row, without a cost."""
 
 
 class NullLedger:
@@ -96,17 +111,12 @@ class NullLedger:
     def withdraw(self, call_id: CallId) -> None:
         """Do nothing."""
 
-    def record_hit(
-        self,
-        start: CallStart,  # noqa: ARG002 - the signature is the port's
-        completion: Completion,  # noqa: ARG002 - as above
-        latency_ms: int,  # noqa: ARG002 - as above
-    ) -> CallId:
-        """Return an id that is not stored."""
-        return uuid4()
 
-
-def call_start(profile: ModelProfile, request: CompletionRequest) -> CallStart:
+def call_start(
+    profile: ModelProfile,
+    request: CompletionRequest,
+    max_cost: Callable[[], Decimal | None] | None = None,
+) -> CallStart:
     """Return the ledger's data about a request before it is made."""
     shown = request.task.examples if request.task.shows_examples else ()
     return CallStart(
@@ -119,6 +129,9 @@ def call_start(profile: ModelProfile, request: CompletionRequest) -> CallStart:
         sample=request.task.sample,
         route=request.route,
         examples=tuple(example.id for example in shown if example.id is not None),
+        question=request.question,
+        max_cost=max_cost,
+        timeout_seconds=request.timeout_seconds,
     )
 
 
@@ -152,11 +165,31 @@ def outcome_of_answer(
     )
 
 
+def count_call(provider: str, model: str, outcome: CallOutcome | None) -> None:
+    """Count a call that has ended, or a cache hit (`None`), for the metrics of this process."""
+    counters = metrics.counters
+    if counters is None:
+        return
+    labels = (provider, metrics.label_of(provider, model))
+    if outcome is None:
+        counters.calls.labels(*labels, "cached").inc()
+        return
+    answered = "refused" if outcome.refused else "answered"
+    counters.calls.labels(*labels, outcome.error_code or answered).inc()
+    counters.tokens.labels(*labels, "input").inc(outcome.input_tokens or 0)
+    counters.tokens.labels(*labels, "cached_input").inc(outcome.cached_input_tokens or 0)
+    counters.tokens.labels(*labels, "output").inc(outcome.output_tokens or 0)
+    counters.cost_usd.labels(*labels).inc(float(outcome.cost_usd or 0))
+    if outcome.latency_ms is not None:
+        counters.seconds.labels(*labels).observe(outcome.latency_ms / 1000)
+
+
 @dataclass(slots=True, eq=False)
 class Metered(Middleware):
     """Writes one ledger row for every request, answered or not, with its cost and latency.
 
-    `reference` is the price of the largest tier, for the comparison of routed questions. `wait` is
+    `reference` is the price of the largest tier, for the comparison of routed questions. Only a
+    model that `is_billed` takes part in budgets. `wait` is
     called after a request is recorded, and returns when it may be sent; if it raises, nothing is
     sent and the row is withdrawn. `clock` returns seconds and is monotonic.
     """
@@ -166,16 +199,19 @@ class Metered(Middleware):
     clock: Callable[[], float] = time.monotonic
     reference: Price | None = None
     wait: Callable[[], None] = lambda: None
+    is_billed: bool = False
 
     def complete(self, request: CompletionRequest) -> Completion:
         """Send one request and record it; `call_id` of the completion is its row.
 
         Raises:
-            ModelError: The error of the wrapped model.
+            ModelError: The error of the wrapped model, or of the budget.
+            ConfigurationError: There is a cap, and the price is unknown.
             ServiceUnavailableError: The ledger is unavailable. If that happens before the request,
                 none is sent.
         """
-        call_id = self.ledger.begin(call_start(self.profile, request))
+        max_cost = partial(self.price.max_usd, request) if self.is_billed else None
+        call_id = self.ledger.begin(call_start(self.profile, request, max_cost))
         try:
             self.wait()
         except ChordwiseError:
@@ -185,14 +221,18 @@ class Metered(Middleware):
         try:
             completion = self.model.complete(replace(request, call_id=str(call_id)))
         except ChordwiseError as error:
-            self.ledger.finish(call_id, self._failure(error, self._milliseconds_since(started)))
+            self._finish(call_id, self._failure(error, self._milliseconds_since(started)))
             raise
         latency_ms = self._milliseconds_since(started)
         is_compared = request.route is not None and request.route.is_compared
         reference = self.reference if is_compared else None
         outcome = outcome_of_answer(completion, self.price, reference, request.estimated_tokens)
-        self.ledger.finish(call_id, replace(outcome, latency_ms=latency_ms))
+        self._finish(call_id, replace(outcome, latency_ms=latency_ms))
         return replace(completion, call_id=str(call_id))
+
+    def _finish(self, call_id: CallId, outcome: CallOutcome) -> None:
+        self.ledger.finish(call_id, outcome)
+        count_call(self.profile.provider, self.profile.model, outcome)
 
     def _milliseconds_since(self, started: float) -> int:
         return round((self.clock() - started) * 1000)

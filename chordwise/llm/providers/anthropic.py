@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
-from types import MappingProxyType
+from typing import ClassVar
 
 from pydantic import SecretStr
 
@@ -21,12 +22,10 @@ from chordwise.errors import (
     RateLimitedError,
 )
 from chordwise.llm.exchange import (
-    Exchange,
-    checked_key,
+    HttpModel,
     child,
     content_of,
     count,
-    endpoint,
     storable,
 )
 from chordwise.llm.faults import Kind
@@ -56,53 +55,53 @@ MAX_UNSTREAMED_TOKENS = 21_333
 # The minimum that is cached is 512 to 4,096 tokens, by model; below it the mark has no effect.
 MIN_CACHED_TOKENS = 1_024
 
-CODES: Mapping[str, Kind] = MappingProxyType(
-    {
-        "enforced_spend_limit_reached": QuotaExceededError,
-        "contract_spend_limit_reached": QuotaExceededError,
-        "linked_organization_spend_limit_reached": QuotaExceededError,
-        "linked_organization_billing_unavailable": QuotaExceededError,
-        "billing_error": QuotaExceededError,
-        "ramp_limit_exceeded": RateLimitedError,
-        "organization_on_hold": ModelAccessError,
-        "authentication_error": ModelAccessError,
-        "permission_error": ModelAccessError,
-        "not_found_error": ModelAccessError,
-        "request_too_large": ContextTooLongError,
-        # Gateways and local servers use the same text as OpenAI.
-        "context_length_exceeded": ContextTooLongError,
-        "exceed_context_size_error": ContextTooLongError,
-        "request_body_too_large_after_decoding": ContextTooLongError,
-        "rate_limit_error": RateLimitedError,
-        "overloaded_error": ModelOverloadedError,
-        "api_error": ModelOverloadedError,
-        "timeout_error": ModelOverloadedError,
-    }
-)
+CODES: Mapping[str, Kind] = {
+    "enforced_spend_limit_reached": QuotaExceededError,
+    "contract_spend_limit_reached": QuotaExceededError,
+    "linked_organization_spend_limit_reached": QuotaExceededError,
+    "linked_organization_billing_unavailable": QuotaExceededError,
+    "billing_error": QuotaExceededError,
+    "ramp_limit_exceeded": RateLimitedError,
+    "organization_on_hold": ModelAccessError,
+    "authentication_error": ModelAccessError,
+    "permission_error": ModelAccessError,
+    "not_found_error": ModelAccessError,
+    "request_too_large": ContextTooLongError,
+    # Gateways and local servers use the same text as OpenAI.
+    "context_length_exceeded": ContextTooLongError,
+    "exceed_context_size_error": ContextTooLongError,
+    "request_body_too_large_after_decoding": ContextTooLongError,
+    "rate_limit_error": RateLimitedError,
+    "overloaded_error": ModelOverloadedError,
+    "api_error": ModelOverloadedError,
+    "timeout_error": ModelOverloadedError,
+}
 
 # These errors have the generic code `invalid_request_error` and status 400.
-PHRASES: Mapping[str, Kind] = MappingProxyType(
-    {
-        "prompt is too long": ContextTooLongError,
-        "exceed context limit": ContextTooLongError,
-        "specified api usage limits": QuotaExceededError,
-        "credit balance is too low": QuotaExceededError,
-    }
-)
+PHRASES: Mapping[str, Kind] = {
+    "prompt is too long": ContextTooLongError,
+    "exceed context limit": ContextTooLongError,
+    "specified api usage limits": QuotaExceededError,
+    "credit balance is too low": QuotaExceededError,
+}
 
-_FINISH_REASONS: Mapping[str, FinishReason] = MappingProxyType(
-    {
-        "end_turn": FinishReason.STOP,
-        "stop_sequence": FinishReason.STOP,
-        "max_tokens": FinishReason.LENGTH,
-        "model_context_window_exceeded": FinishReason.LENGTH,
-        "refusal": FinishReason.REFUSAL,
-    }
-)
+_FINISH_REASONS: Mapping[str, FinishReason] = {
+    "end_turn": FinishReason.STOP,
+    "stop_sequence": FinishReason.STOP,
+    "max_tokens": FinishReason.LENGTH,
+    "model_context_window_exceeded": FinishReason.LENGTH,
+    "refusal": FinishReason.REFUSAL,
+}
 
 
-class AnthropicModel:
+class AnthropicModel(HttpModel):
     """A Claude model behind the Messages API."""
+
+    public_base_url = PUBLIC_BASE_URL
+    endings = ("/v1/messages", "/v1")
+    codes = CODES
+    phrases = PHRASES
+    headers: ClassVar[Mapping[str, str]] = {"anthropic-version": API_VERSION}
 
     def __init__(
         self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport | None = None
@@ -112,46 +111,26 @@ class AnthropicModel:
                 f"temperature is set for {settings.model}, but Anthropic no longer accepts it.",
                 "Remove temperature from the model's settings.",
             )
-        base_url = (settings.base_url or PUBLIC_BASE_URL).rstrip("/").removesuffix("/v1")
-        self._settings = settings
-        self.exchange = Exchange(
-            url=endpoint(base_url, "/v1/messages"),
-            key=checked_key(api_key),
-            label=f"{settings.provider}/{settings.model}",
-            timeout_seconds=settings.timeout_seconds,
-            codes=CODES,
-            phrases=PHRASES,
-            transport=transport or JsonTransport(),
-            headers={"anthropic-version": API_VERSION},
-        )
+        super().__init__(settings, api_key, transport)
 
     @property
     def profile(self) -> ModelProfile:
-        """Return the profile from the settings of the model."""
-        return ModelProfile(
-            provider=self._settings.provider,
-            model=self._settings.model,
-            context_tokens=self._settings.context_tokens,
-            max_output_tokens=min(self._settings.max_output_tokens, MAX_UNSTREAMED_TOKENS),
-            max_output_tokens_on_retry=min(self._settings.output_ceiling, MAX_UNSTREAMED_TOKENS),
+        """Return the profile from the settings, with the limit of the API for an answer."""
+        profile = super().profile
+        return replace(
+            profile,
+            max_output_tokens=min(profile.max_output_tokens, MAX_UNSTREAMED_TOKENS),
+            max_output_tokens_on_retry=min(self.settings.output_ceiling, MAX_UNSTREAMED_TOKENS),
         )
 
-    def complete(self, request: CompletionRequest) -> Completion:
-        """Send one request.
-
-        Raises:
-            ModelError: The request brought no answer; the subclass is the reason.
-        """
-        return self.exchange.complete(request, self.body(request), self.completion)
-
     def body(self, request: CompletionRequest) -> JsonObject:
-        """Return the JSON that `complete` sends."""
-        enforced = self._settings.structured_output == "json_schema"
+        """Return the JSON of a message."""
+        enforced = self.settings.structured_output == "json_schema"
         schema = for_anthropic(request.schema) if enforced else None
         instruction = "" if schema is not None else as_instruction(request.schema)
         system = "\n\n".join(part for part in (request.system, instruction) if part)
         body: JsonObject = {
-            "model": self._settings.model,
+            "model": self.settings.model,
             "max_tokens": min(request.max_output_tokens, self.profile.output_ceiling),
             "messages": [{"role": "user", "content": content_of(request, _shown)}],
         }
@@ -162,14 +141,14 @@ class AnthropicModel:
         return body
 
     def completion(self, body: JsonObject) -> Completion:
-        """Parse an answer of the API.
+        """Parse a message.
 
         Raises:
-            ModelError: It contains no completion.
+            ModelError: It is none.
         """
         if not isinstance(body.get("content"), list):
             raise ModelTransportError(
-                f"{self.exchange.label} responded with JSON that is not a message.",
+                f"{self.label} responded with JSON that is not a message.",
                 "Check that base_url is the address of a Messages API.",
             )
         reason = text(body.get("stop_reason"))
@@ -178,8 +157,8 @@ class AnthropicModel:
             text=storable("".join(text(block.get("text")) for block in blocks)),
             finish_reason=_FINISH_REASONS.get(reason, FinishReason.OTHER),
             usage=_usage(child(body, "usage")),
-            provider=self._settings.provider,
-            model=storable(text(body.get("model"))) or self._settings.model,
+            provider=self.settings.provider,
+            model=storable(text(body.get("model"))) or self.settings.model,
             response_id=storable(text(body.get("id"))),
             refusal=storable(_refusal(body)) if reason == "refusal" else "",
             service_tier=storable(text(child(body, "usage").get("service_tier"))),

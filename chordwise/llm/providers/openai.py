@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import PurePath
-from types import MappingProxyType
 
 from pydantic import SecretStr
 
@@ -23,13 +22,11 @@ from chordwise.errors import (
     RefusedError,
 )
 from chordwise.llm.exchange import (
-    Exchange,
-    checked_key,
+    HttpModel,
     child,
     content_of,
     cost_in_usage,
     count,
-    endpoint,
     storable,
 )
 from chordwise.llm.faults import Kind
@@ -38,7 +35,6 @@ from chordwise.llm.model import (
     Completion,
     CompletionRequest,
     FinishReason,
-    ModelProfile,
     Timings,
     Usage,
 )
@@ -56,141 +52,109 @@ _MAX_MILLISECONDS = 1e9
 USUAL_TIER = "default"
 """Standard price and speed. Without a tier, the project's tier applies, which may cost more."""
 
-CODES: Mapping[str, Kind] = MappingProxyType(
-    {
-        "insufficient_quota": QuotaExceededError,
-        "credit_balance_exhausted": QuotaExceededError,
-        "organization_spend_limit_exceeded": QuotaExceededError,
-        "project_spend_limit_exceeded": QuotaExceededError,
-        "organization_usage_limit_exceeded": QuotaExceededError,
-        "billing_not_active": QuotaExceededError,
-        "billing_hard_limit_reached": QuotaExceededError,
-        # LiteLLM's proxy: its own budget is exceeded, reported with 422, 429 or 400.
-        "budget_exceeded": QuotaExceededError,
-        "context_length_exceeded": ContextTooLongError,
-        "exceed_context_size_error": ContextTooLongError,
-        "string_above_max_length": ContextTooLongError,
-        "content_filter": RefusedError,
-        "content_policy_violation": RefusedError,
-        "responsibleaipolicyviolation": RefusedError,
-        "invalid_prompt": RefusedError,
-        "invalid_api_key": ModelAccessError,
-        "account_deactivated": ModelAccessError,
-        "model_not_found": ModelAccessError,
-        "deploymentnotfound": ModelAccessError,
-        "notfounderror": ModelAccessError,
-        "slow_down": RateLimitedError,
-        "rate_limit_error": RateLimitedError,
-        "server_is_overloaded": ModelOverloadedError,
-        "overloaded_error": ModelOverloadedError,
-        "unavailable_error": ModelOverloadedError,
-        "capacity_exceeded": ModelOverloadedError,
-        "serviceunavailableerror": ModelOverloadedError,
-        # LiteLLM's proxy: a 429, whatever the original error was.
-        "all_deployments_in_cooldown": ModelOverloadedError,
-    }
-)
+CODES: Mapping[str, Kind] = {
+    "insufficient_quota": QuotaExceededError,
+    "credit_balance_exhausted": QuotaExceededError,
+    "organization_spend_limit_exceeded": QuotaExceededError,
+    "project_spend_limit_exceeded": QuotaExceededError,
+    "organization_usage_limit_exceeded": QuotaExceededError,
+    "billing_not_active": QuotaExceededError,
+    "billing_hard_limit_reached": QuotaExceededError,
+    # LiteLLM's proxy: its own budget is exceeded, reported with 422, 429 or 400.
+    "budget_exceeded": QuotaExceededError,
+    "context_length_exceeded": ContextTooLongError,
+    "exceed_context_size_error": ContextTooLongError,
+    "string_above_max_length": ContextTooLongError,
+    "content_filter": RefusedError,
+    "content_policy_violation": RefusedError,
+    "responsibleaipolicyviolation": RefusedError,
+    "invalid_prompt": RefusedError,
+    "invalid_api_key": ModelAccessError,
+    "account_deactivated": ModelAccessError,
+    "model_not_found": ModelAccessError,
+    "deploymentnotfound": ModelAccessError,
+    "notfounderror": ModelAccessError,
+    "slow_down": RateLimitedError,
+    "rate_limit_error": RateLimitedError,
+    "server_is_overloaded": ModelOverloadedError,
+    "overloaded_error": ModelOverloadedError,
+    "unavailable_error": ModelOverloadedError,
+    "capacity_exceeded": ModelOverloadedError,
+    "serviceunavailableerror": ModelOverloadedError,
+    # LiteLLM's proxy: a 429, whatever the original error was.
+    "all_deployments_in_cooldown": ModelOverloadedError,
+}
 
 # For servers that send no code, or the same code for every error.
-PHRASES: Mapping[str, Kind] = MappingProxyType(
-    {
-        "maximum context length": ContextTooLongError,
-        "context window": ContextTooLongError,
-        "context size": ContextTooLongError,
-        "context the overflows": ContextTooLongError,
-        "prompt is too long": ContextTooLongError,
-        # A 429 for a request that alone exceeds the tokens per minute: a retry cannot succeed.
-        "request too large for": ContextTooLongError,
-        # LiteLLM's proxy answers 400 if it does not know the model, or does not know the key and
-        # has no database of keys; if its database is unavailable, it answers 503 with another text.
-        "invalid model name passed in": ModelAccessError,
-        "no connected db": ModelAccessError,
-        # It does not forward codes. Its own prefix is part of the phrase, because Gemini uses the
-        # same text for its limits per minute.
-        "openaiexception - you exceeded your current quota": QuotaExceededError,
-        # Errors that it recognizes for every provider.
-        "litellm.contextwindowexceedederror": ContextTooLongError,
-        "litellm.contentpolicyviolationerror": RefusedError,
-        # llama.cpp answers 500 if the model does not support pictures.
-        "image input is not supported": ModelRequestError,
-        # llama.cpp answers 500 if the model's output violates the chat format.
-        "does not match the expected peg": InvalidAnswerError,
-    }
-)
+PHRASES: Mapping[str, Kind] = {
+    "maximum context length": ContextTooLongError,
+    "context window": ContextTooLongError,
+    "context size": ContextTooLongError,
+    "context the overflows": ContextTooLongError,
+    "prompt is too long": ContextTooLongError,
+    # A 429 for a request that alone exceeds the tokens per minute: a retry cannot succeed.
+    "request too large for": ContextTooLongError,
+    # LiteLLM's proxy answers 400 if it does not know the model, or does not know the key and
+    # has no database of keys; if its database is unavailable, it answers 503 with another text.
+    "invalid model name passed in": ModelAccessError,
+    "no connected db": ModelAccessError,
+    # It does not forward codes. Its own prefix is part of the phrase, because Gemini uses the
+    # same text for its limits per minute.
+    "openaiexception - you exceeded your current quota": QuotaExceededError,
+    # Errors that it recognizes for every provider.
+    "litellm.contextwindowexceedederror": ContextTooLongError,
+    "litellm.contentpolicyviolationerror": RefusedError,
+    # llama.cpp answers 500 if the model does not support pictures.
+    "image input is not supported": ModelRequestError,
+    # llama.cpp answers 500 if the model's output violates the chat format.
+    "does not match the expected peg": InvalidAnswerError,
+}
 
-_FINISH_REASONS: Mapping[str, FinishReason] = MappingProxyType(
-    {
-        "stop": FinishReason.STOP,
-        "eos": FinishReason.STOP,
-        "eos_token": FinishReason.STOP,
-        "end_turn": FinishReason.STOP,
-        "stop_sequence": FinishReason.STOP,
-        "length": FinishReason.LENGTH,
-        "max_tokens": FinishReason.LENGTH,
-        "model_length": FinishReason.LENGTH,
-        "content_filter": FinishReason.REFUSAL,
-    }
-)
+_FINISH_REASONS: Mapping[str, FinishReason] = {
+    "stop": FinishReason.STOP,
+    "eos": FinishReason.STOP,
+    "eos_token": FinishReason.STOP,
+    "end_turn": FinishReason.STOP,
+    "stop_sequence": FinishReason.STOP,
+    "length": FinishReason.LENGTH,
+    "max_tokens": FinishReason.LENGTH,
+    "model_length": FinishReason.LENGTH,
+    "content_filter": FinishReason.REFUSAL,
+}
 
 
-class OpenAIModel:
+class OpenAIModel(HttpModel):
     """A model behind a Chat Completions endpoint.
 
-    The key may be empty for servers that require none. The setting `structured_output` names what
-    the server can enforce; anything else goes into the prompt as an instruction.
+    The setting `structured_output` names what the server can enforce; anything else goes into the
+    prompt as an instruction.
     """
 
-    def __init__(
-        self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport | None = None
-    ) -> None:
-        self._settings = settings
-        self.exchange = Exchange(
-            url=endpoint(settings.base_url or PUBLIC_BASE_URL, "/chat/completions"),
-            key=checked_key(api_key),
-            label=f"{settings.provider}/{settings.model}",
-            timeout_seconds=settings.timeout_seconds,
-            codes=CODES,
-            phrases=PHRASES,
-            transport=transport or JsonTransport(),
-        )
-
-    @property
-    def profile(self) -> ModelProfile:
-        """Return the profile from the settings of the model."""
-        return ModelProfile(
-            provider=self._settings.provider,
-            model=self._settings.model,
-            context_tokens=self._settings.context_tokens,
-            max_output_tokens=self._settings.max_output_tokens,
-            max_output_tokens_on_retry=self._settings.output_ceiling,
-        )
-
-    def complete(self, request: CompletionRequest) -> Completion:
-        """Send one request.
-
-        Raises:
-            ModelError: The request brought no answer; the subclass is the reason.
-        """
-        return self.exchange.complete(request, self.body(request), self.completion)
+    public_base_url = PUBLIC_BASE_URL
+    endings = ("/chat/completions",)
+    codes = CODES
+    phrases = PHRASES
 
     def body(self, request: CompletionRequest) -> JsonObject:
-        """Return the JSON that `complete` sends."""
-        limit = min(request.max_output_tokens, self._settings.output_ceiling)
+        """Return the JSON of a chat completion."""
+        limit = min(request.max_output_tokens, self.settings.output_ceiling)
         response_format = self._response_format(request)
         enforced = response_format.get("type") == "json_schema"
         instruction = "" if enforced else as_instruction(request.schema)
         body: JsonObject = {
-            "model": self._settings.model,
+            "model": self.settings.model,
             "messages": _messages(request, instruction),
-            self._settings.max_tokens_field: limit,
+            self.settings.max_tokens_field: limit,
         }
         if response_format:
             body["response_format"] = response_format
-        if self._settings.temperature is not None:
-            body["temperature"] = self._settings.temperature
+        if self.settings.temperature is not None:
+            body["temperature"] = self.settings.temperature
         if self._is_public:
-            body["prompt_cache_key"] = _prompt_cache_key(request)
-        tier = self._settings.service_tier or (USUAL_TIER if self._is_public else "")
+            # Requests with the same instructions reach the same prompt cache.
+            instructions = hashlib.sha256(request.system.encode())
+            body["prompt_cache_key"] = instructions.hexdigest()[:32]
+        tier = self.settings.service_tier or (USUAL_TIER if self._is_public else "")
         if tier:
             body["service_tier"] = tier
         return body
@@ -198,14 +162,14 @@ class OpenAIModel:
     @property
     def _is_public(self) -> bool:
         """Return whether this is OpenAI itself; other servers may reject unknown fields."""
-        return is_at_provider("openai", self._settings.base_url)
+        return is_at_provider("openai", self.settings.base_url)
 
     def _response_format(self, request: CompletionRequest) -> JsonObject:
         """Return the strictest response format that the server supports for this schema."""
         is_object = request.schema.get("type") == "object"
-        if self._settings.structured_output == "none" or not is_object:
+        if self.settings.structured_output == "none" or not is_object:
             return {}
-        if self._settings.structured_output == "json_object":
+        if self.settings.structured_output == "json_object":
             return {"type": "json_object"}
         schema, strict = self._dialect(request.schema)
         name = _schema_name(request.schema_name)
@@ -219,29 +183,29 @@ class OpenAIModel:
         return (schema, False) if strict is None else (strict, True)
 
     def completion(self, body: JsonObject) -> Completion:
-        """Parse an answer of the API.
+        """Parse a chat completion.
 
         Raises:
-            ModelError: It contains no completion.
+            ModelError: It is none.
         """
         choices = objects(body.get("choices"))
         message = choices[0].get("message") if choices else None
         if not isinstance(message, dict):
             raise ModelTransportError(
-                f"{self.exchange.label} responded with JSON that is not a completion.",
+                f"{self.label} responded with JSON that is not a completion.",
                 "Check that base_url is the address of a Chat Completions API.",
             )
         reason = text(choices[0].get("finish_reason"))
         if reason == "error":
-            raise ModelOverloadedError(f"{self.exchange.label} interrupted its response.")
+            raise ModelOverloadedError(f"{self.label} interrupted its response.")
         refusal = storable(_refusal(message))
         finish_reason = _FINISH_REASONS.get(reason, FinishReason.OTHER)
         return Completion(
             text=storable(_content(message)),
             finish_reason=FinishReason.REFUSAL if refusal else finish_reason,
             usage=_usage(child(body, "usage")),
-            provider=self._settings.provider,
-            model=_served(body) or self._settings.model,
+            provider=self.settings.provider,
+            model=_served(body) or self.settings.model,
             response_id=storable(text(body.get("id"))),
             refusal=refusal,
             service_tier=storable(text(body.get("service_tier"))),
@@ -259,7 +223,7 @@ class OpenAI(Provider):
         self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport | None
     ) -> ChatModel:
         """Return the model, kept loaded by Ollama if the settings say so."""
-        return with_keep_alive(OpenAIModel(settings, api_key, transport), settings)
+        return with_keep_alive(OpenAIModel(settings, api_key, transport))
 
     def has_service_tiers(self, settings: ModelSettings) -> bool:
         """Return whether this is OpenAI itself; others ignore tiers."""
@@ -282,11 +246,6 @@ def _messages(request: CompletionRequest, instruction: str) -> list[JsonValue]:
 
 def _shown(picture: Picture) -> JsonObject:
     return {"type": "image_url", "image_url": {"url": f"data:{MEDIA_TYPE};base64,{picture.base64}"}}
-
-
-def _prompt_cache_key(request: CompletionRequest) -> str:
-    """Return the key that routes requests with the same instructions to the same prompt cache."""
-    return hashlib.sha256(request.system.encode()).hexdigest()[:32]
 
 
 def _schema_name(name: str) -> str:

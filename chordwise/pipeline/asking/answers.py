@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import structlog
 
-from chordwise.domain import checks, chunking, missing_rows, self_consistency, tokens
+from chordwise.domain import checks, chunking, missing_rows, outline, self_consistency, tokens
 from chordwise.domain.analysis import analysis_for, mean
 from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType
 from chordwise.domain.answers import Answer
@@ -202,6 +202,10 @@ def _flaws_of(answer: Answer, task: AnalysisTask, source: Source) -> Counter[str
     fails = checks.failures if task.is_whole else checks.failures_of_part
     failed = fails(answer.output, task.options, task.examples)
     flaws = Counter(f"{failure.path}: {failure.problem}" for failure in failed)
+    if task.is_about_text:
+        for loss in missing_rows.losses(answer.missing_rows):
+            said = f"has {loss.kept} rows, and counts has {loss.found}"
+            flaws[f"{loss.path}: {said}; give all rows, or correct the number"] = loss.records
     for loss in missing_rows.losses(unread(answer, task, source)):
         problem = (
             f"{loss.path}: has no row for some {loss.records} records of the text; give them all"
@@ -233,7 +237,7 @@ def _halves(question: Question) -> tuple[Question, ...]:
 
 def _with_header(half: Question, whole: Question, cut: int) -> Question:
     """Return the question about the second half of a table, with the header of the table."""
-    begins = chunking.table_header(whole.task.text, cut)
+    begins = outline.table_header(whole.task.text, cut)
     if begins is None:
         header = None
     elif whole.source.header is not None and not begins[0]:
@@ -287,6 +291,7 @@ def merged(answers: Sequence[Answer], task: AnalysisTask) -> Answer:
         repaired=any(answer.repaired for answer in answers),
         agreement=self_consistency.combined(answer.agreement for answer in answers),
         missing_rows=rows_missing_in(output, answers, task),
+        missing_fields=next((a.missing_fields for a in answers if a.missing_fields), ""),
     )
 
 

@@ -18,12 +18,12 @@ from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType
 from chordwise.domain.answers import CHECK_FACTOR, Answer, lowered_by
 from chordwise.domain.checks import FailedCheck
 from chordwise.domain.critique import Critique
+from chordwise.domain.extractive import extraction as extractive
 from chordwise.domain.facts import DATA
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.states import CritiqueOutcome
 from chordwise.domain.trust import MIN_AGREEMENT, Doubt, Reason
-from chordwise.domain.unanswered_passages import SparseList, sparse_lists
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.asking.check import with_missing_rows
 
@@ -33,14 +33,12 @@ class AssessedAnswer:
     """An answer, revised or not, and the result of its critique, which is `None` without one.
 
     `is_merged_by_rule` is true if the synthesis failed and the parts were joined without a model.
-    `sparse` are lists that seem to lack rows of prose, which lowers the quality, and
-    `named_elsewhere` the paths of values that another passage names.
+    `named_elsewhere` are the paths of values that another passage names.
     """
 
     answer: Answer
     critique: Critique | None = None
     is_merged_by_rule: bool = False
-    sparse: tuple[SparseList, ...] = ()
     named_elsewhere: tuple[str, ...] = ()
 
     def with_unread_records(
@@ -58,24 +56,29 @@ class AssessedAnswer:
         answer = with_missing_rows(
             self.answer, missing_rows.unread(source, output, task, answered, place)
         )
-        known = {missing.path for missing in answer.missing_rows}
-        sparse = tuple(sparse_lists(text, output, task, known))
         elsewhere = trust.named_elsewhere(text, output, task)
-        return replace(self, answer=answer, sparse=sparse, named_elsewhere=tuple(elsewhere))
+        return replace(self, answer=answer, named_elsewhere=tuple(elsewhere))
 
     def failed_checks(self, task: AnalysisTask) -> tuple[FailedCheck, ...]:
         """Return the checks that the answer fails."""
         return checks.failures(self.answer.output, task.options, task.examples)
 
     def quality(self, task: AnalysisTask) -> float:
-        """Return the quality, lowered by failed checks, sparse lists and values without a quote."""
+        """Return the quality, lowered by failed checks and values without a quote."""
         output = self.answer.output
-        share = min((one.rows / one.passages for one in self.sparse), default=1.0)
         without = len(analysis_for(task.analysis_type).without_evidence(output, task.options))
         quoted = sum(1 for _ in trust.quotes_by_path(output))
         supported = quoted / (quoted + without) if without else 1.0
         factor = CHECK_FACTOR ** len(self.failed_checks(task))
-        return lowered_by(self.answer.quality, share * supported * factor)
+        return lowered_by(self.answer.quality, supported * factor)
+
+    def contradictions(
+        self, parts: Sequence[JsonObject | None], task: AnalysisTask
+    ) -> list[JsonObject]:
+        """Return the values of the chunks that the answer did not keep (see `domain.trust`)."""
+        answered = [part for part in parts if part is not None]
+        is_by_rule = self.is_merged_by_rule or self.answer.provider == EXTRACTIVE
+        return trust.contradictions(answered, self.answer.output, task, is_by_rule=is_by_rule)
 
     def assessment(
         self, parts: Sequence[JsonObject | None], task: AnalysisTask
@@ -91,15 +94,17 @@ class AssessedAnswer:
         losses = [f"{failed:,} of {len(parts)} chunks failed."] if failed else []
         losses += [*self._losses(), *missing_rows.gaps(counts), *self._critique()]
         answered = [part for part in parts if part is not None]
-        values = (*self._flaws(task), *self._votes(task), *self._disagreements(answered, task))
+        flaws = (*self._flaws(task), *self._unsupported(task))
+        values = (*flaws, *self._votes(task), *self._disagreements(answered, task))
         low = self._low(confidence, task)
         return confidence, counts, (*(Doubt(sentence=loss) for loss in losses), *values, *low)
 
     def _losses(self) -> Iterator[str]:
         if self.is_merged_by_rule:
             yield "The parts were merged by rule."
+        if self.answer.missing_fields:
+            yield self.answer.missing_fields
         yield from missing_rows.sentences(missing_rows.losses(self.answer.missing_rows))
-        yield from map(str, self.sparse)
 
     def _critique(self) -> Iterator[str]:
         if self.critique is not None and self.critique.outcome in _OBJECTIONS:
@@ -110,23 +115,23 @@ class AssessedAnswer:
         output, analysis = self.answer.output, analysis_for(task.analysis_type)
         if failed := self.failed_checks(task):
             problems = (f"{one.check} {one.path}: {one.problem}" for one in failed)
-            sentence = f"Checks failed: {_first_few(problems, '; ')}."
+            sentence = f"Checks failed: {first_few(problems, '; ')}."
             paths = [one.path for one in failed]
             yield Doubt(sentence=sentence, reason=Reason.CHECK_FAILED, paths=paths)
         quotes = list(trust.quotes_by_path(output))
         lost = [(path, one) for path, one in quotes if one.get("grounded") is not True]
         if lost:
-            texts = _first_few(_shortened(json_values.text(one.get("quote"))) for _, one in lost)
+            texts = first_few(_shortened(json_values.text(one.get("quote"))) for _, one in lost)
             sentence = f"{len(lost):,} of {len(quotes):,} quotes are not in the text: {texts}."
             paths = [path for path, _ in lost]
             yield Doubt(sentence=sentence, reason=Reason.QUOTE_NOT_FOUND, paths=paths)
         if outside := value_in_quote.values_not_in_quotes(output):
-            sentence = f"Values that are not in their quotes: {_first_few(outside)}."
+            sentence = f"Values that are not in their quotes: {first_few(outside)}."
             paths = [path for path, one in quotes if value_in_quote.share(one) < 1]
             yield Doubt(sentence=sentence, reason=Reason.VALUE_NOT_IN_QUOTE, paths=paths)
         if without := analysis.without_evidence(output, task.options):
             paths = [f"{DATA.path}{path}" for path in without]
-            sentence = f"Values without a quote: {_first_few(without)}."
+            sentence = f"Values without a quote: {first_few(without)}."
             yield Doubt(sentence=sentence, reason=Reason.NO_QUOTE, paths=paths)
         if mistyped := trust.of_other_type(output, task.options):
             sentence = "Values are not of the types that their items declare."
@@ -134,6 +139,15 @@ class AssessedAnswer:
         if elsewhere := self.named_elsewhere:
             sentence = "Another passage of the document names what was asked for."
             yield Doubt(sentence=sentence, reason=Reason.NAMED_ELSEWHERE, paths=elsewhere)
+
+    def _unsupported(self, task: AnalysisTask) -> Iterator[Doubt]:
+        """Yield what the built-in model cannot find in prose."""
+        is_extraction = task.analysis_type == AnalysisType.EXTRACTION
+        if not is_extraction or self.answer.provider != EXTRACTIVE:
+            return
+        if paths := extractive.unsupported(self.answer.output, task.options):
+            sentence = "Without a language model, only organizations with a legal form are found."
+            yield Doubt(sentence=sentence, reason=Reason.NOT_SUPPORTED, paths=paths)
 
     def _votes(self, task: AnalysisTask) -> Iterator[Doubt]:
         answer = self.answer
@@ -154,7 +168,8 @@ class AssessedAnswer:
             yield Doubt(sentence=sentence, reason=Reason.VOTES_DISAGREE, paths=paths)
 
     def _disagreements(self, parts: Sequence[JsonObject], task: AnalysisTask) -> Iterator[Doubt]:
-        paths = list(trust.disagreements(parts, self.answer.output, task))
+        rows = self.contradictions(parts, task)
+        paths = list(trust.disagreements(rows, self.answer.output))
         if paths:
             sentence = "The chunks of the document give different values."
             yield Doubt(sentence=sentence, reason=Reason.CHUNKS_DISAGREE, paths=paths)
@@ -194,7 +209,7 @@ def _shortened(quote: str) -> str:
     return f"“{whole if len(whole) <= _QUOTE_CHARACTERS else f'{whole[:_QUOTE_CHARACTERS]}…'}”"
 
 
-def _first_few(names: Iterable[str], mark: str = ", ") -> str:
+def first_few(names: Iterable[str], mark: str = ", ") -> str:
     """Return the first few names, and the number of the others."""
     every = list(dict.fromkeys(names))
     more = f" and {len(every) - _FEW} more" if len(every) > _FEW else ""

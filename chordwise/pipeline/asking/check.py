@@ -11,7 +11,6 @@ from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType
 from chordwise.domain.answers import Answer, lowered_by, quality_of
 from chordwise.domain.critique import analysis_of
 from chordwise.domain.grounding import Source
-from chordwise.domain.json_values import JsonObject
 from chordwise.domain.missing_rows import MissingRows
 from chordwise.errors import InvalidAnswerError, RefusedError, TruncatedError
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason
@@ -67,23 +66,24 @@ def with_dropped_rows(answer: Answer, before: Completion, request: CompletionReq
 
     An answer that joins others is compared with those instead.
     """
-    draft = _draft(before)
-    if draft is None or request.task.answers:
+    try:
+        draft = validation.parse(before.text).answer
+    except InvalidAnswerError:
+        return answer
+    if request.task.answers:
         return answer
     analysis, options = analysis_of(request.task), request.task.options
     prior, kept = (analysis.row_counts([output], options) for output in (draft, answer.output))
     missing = missing_rows.compare(prior, kept)
     if sum(rows.number for rows in prior.values()) <= sum(rows.number for rows in kept.values()):
         return answer  # the rows only moved to where they belong
-    lowered = lowered_by(answer.quality, missing_rows.share(missing))
-    return replace(answer, missing_rows=missing, quality=lowered)
+    return reassessed(answer, missing_rows.union(answer.missing_rows, missing))
 
 
 def unread(answer: Answer, task: AnalysisTask, source: Source) -> tuple[MissingRows, ...]:
     """Return the lists of an answer about a chunk that lack rows for records of its text."""
-    if task.answers or task.draft is not None:
-        return ()
-    return missing_rows.unread(source, answer.output, task)
+    is_complete = task.is_about_text and not task.lists_elsewhere
+    return missing_rows.unread(source, answer.output, task) if is_complete else ()
 
 
 def with_missing_rows(answer: Answer, missing: Sequence[MissingRows]) -> Answer:
@@ -99,13 +99,6 @@ def reassessed(answer: Answer, missing: tuple[MissingRows, ...]) -> Answer:
     whole = quality_of(answer.output, repaired=answer.repaired)
     lowered = lowered_by(whole, missing_rows.share(missing))
     return replace(answer, missing_rows=missing, quality=lowered)
-
-
-def _draft(completion: Completion) -> JsonObject | None:
-    try:
-        return validation.parse(completion.text).answer
-    except InvalidAnswerError:
-        return None
 
 
 def _check(
@@ -127,15 +120,19 @@ def _check(
     output = grounding.ground(marked, source)
     if task.analysis_type == AnalysisType.EXTRACTION and task.options.schema is None:
         output = scales.with_scales(output, source, task.options)
-    mended = repaired or parsed.repaired
-    missing = missing_rows.compare(
-        analysis.row_counts(task.answers, task.options), analysis.row_counts([output], task.options)
+    is_repaired = repaired or parsed.repaired
+    missing = missing_rows.union(
+        missing_rows.compare(
+            analysis.row_counts(task.answers, task.options),
+            analysis.row_counts([output], task.options),
+        ),
+        missing_rows.stated(parsed.answer, output, task),
     )
     return Answer(
         output=output,
         confidence=analysis.confidence(output),
-        quality=lowered_by(quality_of(output, repaired=mended), missing_rows.share(missing)),
-        repaired=mended,
+        quality=lowered_by(quality_of(output, repaired=is_repaired), missing_rows.share(missing)),
+        repaired=is_repaired,
         provider=completion.provider,
         model=completion.model,
         prompt_version=request.prompt_version,

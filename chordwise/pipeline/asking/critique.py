@@ -6,10 +6,7 @@ from dataclasses import replace
 
 import structlog
 
-from chordwise.domain import (
-    critique,
-    missing_rows,
-)
+from chordwise.domain import critique, missing_rows
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisTask, Stage
 from chordwise.domain.answers import Answer
@@ -38,7 +35,11 @@ def examine(
         AwaitingBatchError: The critique or the revision is still expected from a batch.
     """
     if synthesis.error is not None:
-        return _merged_by_rule(synthesis.answer, synthesizer.task)
+        if not synthesizer.task.options.critique:
+            return AssessedAnswer(answer=synthesis.answer, is_merged_by_rule=True)
+        what = "The parts were merged by rule, since the synthesis failed."
+        assessed = _examined(synthesis.answer, synthesizer.task, CritiqueOutcome.FAILED, what)
+        return replace(assessed, is_merged_by_rule=True)
     joined = synthesis.joined
     question = synthesizer.question_joining(joined) if joined else synthesizer.question_about(*span)
     return examine_answer(synthesis.answer, question)
@@ -98,19 +99,12 @@ def unexamined(answer: Answer, task: AnalysisTask, error: ModelError) -> Assesse
     return _examined(answer, task, CritiqueOutcome.FAILED, error.what)
 
 
-def _merged_by_rule(answer: Answer, task: AnalysisTask) -> AssessedAnswer:
-    if not task.options.critique:
-        return AssessedAnswer(answer=answer, is_merged_by_rule=True)
-    what = "The parts were merged by rule, since the synthesis failed."
-    assessed = _examined(answer, task, CritiqueOutcome.FAILED, what)
-    return replace(assessed, is_merged_by_rule=True)
-
-
 def _with_unrevised(revised: Answer, before: Answer, task: AnalysisTask) -> Answer:
     """Return a revision with the agreement of the earlier answer and the rows that both lack."""
     kept = analysis_for(task.analysis_type).row_counts([revised.output], task.options)
     missing = missing_rows.recounted(before.missing_rows, kept)
-    return replace(reassessed(revised, missing), agreement=before.agreement)
+    revised = replace(revised, agreement=before.agreement, missing_fields=before.missing_fields)
+    return reassessed(revised, missing)
 
 
 def _examined(

@@ -7,13 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from chordwise.domain import (
-    grounding,
-    json_values,
-    self_consistency,
-    tokens,
-    validation,
-)
+from chordwise.domain import grounding, json_values, self_consistency, tokens, validation
 from chordwise.domain.analysis import Joining, analysis_for
 from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.domain.answers import REPAIR_FACTOR, Answer
@@ -94,7 +88,8 @@ class Synthesizer:
         if joining.contested:
             answer = self._decided(level[0], joining, answers)
             return Synthesis(answer=answer, joined=tuple(answers))
-        return Synthesis(answer=self._counted(level[0], answers), joined=tuple(groups[0]))
+        missing = rows_missing_in(level[0].output, answers, self.task)
+        return Synthesis(answer=reassessed(level[0], missing), joined=tuple(groups[0]))
 
     def first_questions(self, answers: Sequence[Answer]) -> list[Question]:
         """Return the first questions that a model is asked in order to join answers, if any."""
@@ -106,11 +101,14 @@ class Synthesizer:
     def _joining(self, answers: Sequence[Answer]) -> Joining:
         """Return the answers joined by rule, or all of them if the schema needs a model.
 
-        A schema may limit a list in a way that each part satisfies and the whole does not.
+        A schema may limit a list in a way that each part satisfies and the whole does not. Missing
+        fields are no reason: a model has no more about them than the parts.
         """
         task, outputs = self.task, [answer.output for answer in answers]
         analysis = analysis_for(task.analysis_type)
         joining = analysis.join(outputs, task.options)
+        if any(answer.missing_fields for answer in answers):
+            return joining
         plain = json_values.as_object(grounding.without_spans(joining.output))
         if validation.problems(plain, schema_of(task.options, analysis)):
             return Joining(output=joining.output, parts=outputs)
@@ -136,6 +134,7 @@ class Synthesizer:
             confidence=analysis.confidence(output),
             quality=round(whole.quality * factor, 3),
             missing_rows=whole.missing_rows,
+            missing_fields=whole.missing_fields,
         )
 
     def merged(self, answers: Sequence[Answer], error: ModelError) -> Synthesis:
@@ -146,12 +145,6 @@ class Synthesizer:
         answer = merged(answers, self.task)
         lowered = round(answer.quality * REPAIR_FACTOR, 3)
         return Synthesis(answer=replace(answer, quality=lowered), error=error)
-
-    def _counted(self, answer: Answer, answers: Sequence[Answer]) -> Answer:
-        """Return an answer with its missing rows, compared with `answers` over all levels."""
-        if len(answers) == 1:
-            return answer
-        return reassessed(answer, rows_missing_in(answer.output, answers, self.task))
 
     def _groups(self, answers: list[Answer]) -> list[list[Answer]]:
         """Pack neighbours into as few questions as fit the context, at least two in each."""

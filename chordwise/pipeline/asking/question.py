@@ -5,22 +5,25 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from chordwise.domain import chunking, critique, items, tokens
+from chordwise.domain import critique, field_groups, items, outline, tokens, validation
 from chordwise.domain.analysis import AnalysisDefinition
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.chunking import RowSize, TextBudget
+from chordwise.domain.field_groups import FieldGroup
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.memo import memoized_by_identity
 from chordwise.domain.prompts import render, render_examples, render_header, render_revision
 from chordwise.domain.schema_nodes import SchemaNode
 from chordwise.domain.templates import PromptTemplate
-from chordwise.errors import ConfigurationError, InvalidAnswerError
-from chordwise.llm.model import ChatModel, CompletionRequest, ModelProfile
-from chordwise.pipeline.asking.check import RecordCheck
+from chordwise.errors import ConfigurationError, InvalidAnswerError, ModelError
+from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
+from chordwise.llm.schema_dialects import MAX_ENUM_VALUES
+from chordwise.pipeline.asking.check import INVALID, CheckResult, RecordCheck, require_complete
 from chordwise.prompts import library
 from chordwise.settings import Settings
 
@@ -74,7 +77,7 @@ def about_part(task: AnalysisTask, text: str, start: int, end: int) -> tuple[Ana
 
     If a table continues in the part, its header is repeated there.
     """
-    part, header = text[start:end], chunking.table_header(text, start)
+    part, header = text[start:end], outline.table_header(text, start)
     is_whole = not _NO_BLANK.search(text, 0, start) and not _NO_BLANK.search(text, end)
     beginning = Source(text[slice(*header)], offset=header[0]) if header else None
     part_task = replace(
@@ -93,6 +96,7 @@ _MIN_ROWS = 8
 _TOKENS_OF_VALUE, _TOKENS_OF_NAMED_VALUE, _TOKENS_OF_QUOTE = 3, 9, 27
 """In an answer, a value of 3 tokens takes 9, and the quote of a row takes 27 plus the row."""
 _RAISED_BY = 2
+_MIN_FIELDS = 20
 _MATERIAL_SHARE = 0.9
 
 
@@ -104,7 +108,8 @@ def request_for(
     White space around the text is omitted.
     """
     task = replace(task, text=task.text.strip() or task.text)
-    schema = schema_of(task.options, critique.analysis_of(task))
+    analysis = critique.analysis_of(task)
+    schema = schema_of(task.options, analysis, is_about_text=task.is_about_text)
     template = template or library.template_for(task)
     prompt = render(template, task, schema)
     remark = header = ""
@@ -126,9 +131,29 @@ def request_for(
 
 
 @memoized_by_identity
-def schema_of(options: AnalysisOptions, analysis: AnalysisDefinition) -> JsonObject:
+def schema_of(
+    options: AnalysisOptions, analysis: AnalysisDefinition, *, is_about_text: bool = False
+) -> JsonObject:
     """Return the schema of the answers, which the chunks of a job share."""
-    return analysis.schema(options)
+    return analysis.question_schema(options) if is_about_text else analysis.schema(options)
+
+
+def groups_of(model: ChatModel, task: AnalysisTask) -> Sequence[FieldGroup]:
+    """Return the groups of fields that a model is asked for one by one; empty if at once.
+
+    Their size follows from the length of an answer; each fits the dialects of JSON Schema.
+    """
+    profile, is_extraction = model.profile, task.analysis_type == AnalysisType.EXTRACTION
+    if not is_extraction or task.is_critique or not profile.understands_language:
+        return []
+    size = profile.max_output_tokens // (_TOKENS_OF_QUOTE + _TOKENS_OF_NAMED_VALUE)
+    max_fields = min(max(size, _MIN_FIELDS), field_groups.MAX_FIELDS)
+    return field_groups.groups_of(task.options, max_fields, MAX_ENUM_VALUES)
+
+
+def parts_of(model: ChatModel, task: AnalysisTask) -> list[AnalysisTask]:
+    """Return the questions of a task to a model: one, or one for each group of fields."""
+    return [group.task(task) for group in groups_of(model, task)] or [task]
 
 
 def reserve_for_critique(model: ChatModel, task: AnalysisTask) -> int:
@@ -154,9 +179,9 @@ def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int | None) 
     Raises:
         ConfigurationError: The prompt alone fills the model's context.
     """
-    request = request_for(model, task)
-    used = tokens.estimate(request.system + request.user) + REPAIR_TOKENS
-    used += request.max_output_tokens + reserve_for_critique(model, task)
+    requests = [request_for(model, part) for part in parts_of(model, task)]
+    used = max(tokens.estimate(request.system + request.user) for request in requests)
+    used += REPAIR_TOKENS + model.profile.max_output_tokens + reserve_for_critique(model, task)
     room = model.profile.context_tokens - used
     if room < _MIN_TEXT_TOKENS:
         raise ConfigurationError(
@@ -189,9 +214,10 @@ def room_for_answers(model: ChatModel, task: AnalysisTask) -> float:
     The prompt, the model's own answer and its critique are subtracted. The result is not positive
     if no answer fits.
     """
-    empty = request_for(model, replace(task, stage=Stage.SYNTHESIZE))
-    used = tokens.weigh(empty.system + empty.user) + REPAIR_TOKENS
-    used += empty.max_output_tokens + reserve_for_critique(model, task)
+    parts = parts_of(model, replace(task, stage=Stage.SYNTHESIZE))
+    empty = [request_for(model, part) for part in parts]
+    used = max(tokens.weigh(request.system + request.user) for request in empty) + REPAIR_TOKENS
+    used += model.profile.max_output_tokens + reserve_for_critique(model, task)
     return (model.profile.context_tokens - used) * _MATERIAL_SHARE
 
 
@@ -229,3 +255,43 @@ def with_raised_limit(
     if limit <= request.max_output_tokens:
         return None
     return replace(request, max_output_tokens=limit)
+
+
+Content = TypeVar("Content")
+
+
+def content_of(
+    model: ChatModel,
+    request: CompletionRequest,
+    read: Callable[[JsonObject], Content],
+    record_check: RecordCheck,
+    *,
+    lenient: bool = True,
+) -> Content:
+    """Return what `read` makes of an answer that is no analysis; an invalid one is asked again.
+
+    `read` raises `InvalidAnswerError` with words for the model. Without `lenient`, damaged JSON is
+    not repaired, as that could truncate a text.
+
+    Raises:
+        ModelError: The model gave no valid answer.
+    """
+
+    def checked(completion: Completion) -> Content:
+        try:
+            require_complete(completion)
+            answer = validation.parse(completion.text, lenient=lenient).answer
+            if problems := validation.problems(answer, request.schema):
+                raise InvalidAnswerError("; ".join(problems))
+            content = read(answer)
+        except ModelError:
+            record_check(completion, INVALID)
+            raise
+        record_check(completion, CheckResult(valid=True, quality=None))
+        return content
+
+    try:
+        return checked(model.complete(request))
+    except InvalidAnswerError as error:
+        again = with_problems(request, error, model.profile)
+    return checked(model.complete(again))

@@ -11,13 +11,14 @@ from decimal import Decimal
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from chordwise.domain import json_values, tokens
+from chordwise.domain import tokens
 from chordwise.domain.identifiers import id_in
+from chordwise.domain.json_values import text
 from chordwise.domain.states import BatchRequestStatus
 from chordwise.errors import ModelError, ModelTransportError, RefusedError, TransientError
-from chordwise.llm.batching.api import LineOutcome
+from chordwise.llm.batching import LineOutcome
 from chordwise.llm.middleware.cached import is_cacheable
-from chordwise.llm.middleware.metered import outcome_of_answer
+from chordwise.llm.middleware.metered import CallOutcome, count_call, outcome_of_answer
 from chordwise.llm.model import Completion
 from chordwise.llm.prices import BATCH, CostBasis, Price
 from chordwise.pipeline.models import answer_cache
@@ -70,11 +71,11 @@ class Arrivals:
                 cost = self._store_error(session, row, outcome)
             else:
                 cost = self._store_answer(session, row, outcome)
-            if row.finished_at is not None and row.reservation_id is not None:
-                costs[row.reservation_id] = cost
-        copy_to_followers(session, list(outcomes))
+            if row.finished_at is not None:
+                costs[row.id] = cost
+        _copy_to_followers(session, list(outcomes))
         session.flush()
-        budgets.settle_all(session, costs)
+        budgets.settle(session, costs)
         return len(outcomes)
 
     def _store_answer(
@@ -84,10 +85,13 @@ class Arrivals:
         reference = self.reference if row.is_compared else None
         outcome = outcome_of_answer(answer, self.price, reference, tokens.weigh(row.body))
         _finish_call(session, row, asdict(outcome))
+        count_call(text(row.call["provider"]), text(row.call["model"]), outcome)
         row.answer, row.finished_at = to_json(answer), clock.read(session)
         if row.status == BatchRequestStatus.SUBMITTED:
             row.status = BatchRequestStatus.ANSWERED
-        self._cache(session, row, answer)
+        of_job = select(Run.use_cache).join(Job, Job.run_id == Run.id).where(Job.id == row.job_id)
+        if self.uses_cache and is_cacheable(answer) and session.scalar(of_job):
+            cached_completions.store(session, row.key, answer_cache.to_json(answer))
         return outcome.cost_usd
 
     def _store_error(
@@ -104,6 +108,8 @@ class Arrivals:
             "error_message": error.what,
         }
         _finish_call(session, row, values)
+        outcome = CallOutcome(cost_usd=cost, error_code=error.code)
+        count_call(text(row.call["provider"]), text(row.call["model"]), outcome)
         row.error_code, row.error_message, row.hint = error.code, error.what, error.hint or None
         again = isinstance(error, TransientError) and row.status == BatchRequestStatus.SUBMITTED
         if again and not self.counts_as_attempt:
@@ -119,20 +125,6 @@ class Arrivals:
             row.status = BatchRequestStatus.FAILED
         return cost
 
-    def _cache(self, session: Session, row: BatchRequest, completion: Completion) -> None:
-        if not self.uses_cache or not is_cacheable(completion):
-            return
-        of_job = select(Run.use_cache).join(Job, Job.run_id == Run.id).where(Job.id == row.job_id)
-        if session.scalar(of_job):
-            values = {
-                "key": row.key,
-                "provider": json_values.text(row.call.get("provider")),
-                "model": json_values.text(row.call.get("model")),
-                "prompt_version": json_values.text(row.call.get("prompt_version")),
-                "completion": answer_cache.to_json(completion),
-            }
-            cached_completions.store_unclaimed(session, values)
-
 
 def _finish_call(session: Session, row: BatchRequest, values: Mapping[str, object]) -> None:
     """Complete the row of the ledger, without a latency, which is unknown."""
@@ -141,23 +133,18 @@ def _finish_call(session: Session, row: BatchRequest, values: Mapping[str, objec
         model_calls.change(session, row.call_id, finished_at=finished_at, **values)
 
 
-def copy_to_followers(session: Session, rows: Sequence[BatchRequest]) -> None:
+def _copy_to_followers(session: Session, rows: Sequence[BatchRequest]) -> None:
     """Copy the outcomes of leading questions to their followers, and end the leadership.
 
-    Questions without an outcome continue to lead.
+    Questions without an outcome continue to lead. The ledger is written in bulk, because one
+    question may lead thousands.
     """
-    ended = {row.key: row for row in rows if row.leads and row.finished_at is not None}
-    followers = batch_requests.lock_followers(session, ended)
-    if followers:
-        _copy_outcomes(session, ended, followers)
-    for row in ended.values():
+    leaders = {row.key: row for row in rows if row.leads and row.finished_at is not None}
+    followers = batch_requests.lock_followers(session, leaders)
+    for row in leaders.values():
         row.leads = False
-
-
-def _copy_outcomes(
-    session: Session, leaders: Mapping[str, BatchRequest], followers: Sequence[BatchRequest]
-) -> None:
-    """Copy the outcomes; the ledger is written in bulk, because one question may lead thousands."""
+    if not followers:
+        return
     now = clock.read(session)
     hits = {
         key: {**hit_of(from_json(leader)), "finished_at": now}
@@ -173,14 +160,9 @@ def _copy_outcomes(
     for id_, row in answered.items():
         row.call_id = id_
     for follower in followers:
-        follower.finished_at = now
-        _copy(leaders[follower.key], follower)
-
-
-def _copy(leader: BatchRequest, follower: BatchRequest) -> None:
-    """Copy an answer, even if it was too late for the leader; otherwise copy the error."""
-    if leader.answer is None:
-        follower.status, follower.hint = leader.status, leader.hint
-        follower.error_code, follower.error_message = leader.error_code, leader.error_message
-    else:
-        follower.status, follower.answer = BatchRequestStatus.ANSWERED, leader.answer
+        follower.finished_at, leader = now, leaders[follower.key]
+        if leader.answer is None:
+            follower.status, follower.hint = leader.status, leader.hint
+            follower.error_code, follower.error_message = leader.error_code, leader.error_message
+        else:  # also if it was too late for the leader
+            follower.status, follower.answer = BatchRequestStatus.ANSWERED, leader.answer

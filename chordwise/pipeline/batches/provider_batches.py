@@ -7,7 +7,6 @@ database before it is executed, and no transaction is open during a request to t
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -20,7 +19,6 @@ from sqlalchemy.orm import Session
 from chordwise.domain import json_values
 from chordwise.domain.states import BatchRequestStatus, BatchStatus
 from chordwise.errors import (
-    ChordwiseError,
     ConfigurationError,
     ContextTooLongError,
     ModelError,
@@ -31,7 +29,7 @@ from chordwise.errors import (
     ServiceUnavailableError,
     TransientError,
 )
-from chordwise.llm.batching.api import BatchApi, BatchLine, BatchPhase, BatchState, PreparedBatch
+from chordwise.llm.batching import BatchApi, BatchLine, BatchPhase, BatchState, PreparedBatch
 from chordwise.pipeline.batches.arrivals import Arrivals
 from chordwise.pipeline.runtime.context import Context
 from chordwise.storage import batch_requests, batches, clock, model_calls
@@ -70,7 +68,11 @@ class _Batches:
         prepare(self._context)
         for batch in self._commit(batches.due):
             try:
-                self._advance(batch)
+                api = self._context.models.batch_api(batch.model_name)
+                if batch.provider_id is None:
+                    self._submit(api, batch)
+                else:
+                    self._follow(api, batch, api.retrieve(batch.provider_id))
             except ServiceUnavailableError:
                 raise
             except (ModelError, ConfigurationError) as error:
@@ -80,19 +82,18 @@ class _Batches:
                 what = f"An internal error occurred ({type(defect).__name__}); see the log."
                 self._postpone(batch, ModelTransportError(what))
 
-    def _advance(self, batch: Batch) -> None:
-        api = self._context.models.batch_api(batch.model_name)
-        if batch.provider_id is None:
-            self._submit(api, batch)
-        else:
-            self._follow(api, batch, api.retrieve(batch.provider_id))
-
     def _submit(self, api: BatchApi, batch: Batch) -> None:
         """Create the batch, unless an earlier attempt did so and its response was lost.
 
         While the outcome of an earlier attempt is unknown, the batch is not rejected.
         """
-        prepared = self._prepared(batch)
+        rows = self._commit(lambda s: batch_requests.of_batch(s, batch.id))
+        prepared = PreparedBatch(
+            marker=str(batch.id),
+            prepared_at=batch.created_at,
+            lines=[_line_of(row) for row in rows],
+            upload=batch.upload_id or "",
+        )
         state = None
         if batch.attempted_at is not None:
             state = api.find(prepared, self._commit(batches.provider_ids))
@@ -112,9 +113,6 @@ class _Batches:
             longest = timedelta(seconds=self._settings.max_poll_seconds)
             self._commit(lambda s: batches.postpone(s, batch.id, longest))
             return
-        self._record_submitted(batch, state)
-
-    def _record_submitted(self, batch: Batch, state: BatchState) -> None:
         self._commit(
             lambda s: batches.postpone(
                 s,
@@ -147,15 +145,6 @@ class _Batches:
 
     def _is_needed(self, batch: Batch) -> bool:
         return self._commit(lambda s: batch_requests.has_waiting_jobs(s, batch.id))
-
-    def _prepared(self, batch: Batch) -> PreparedBatch:
-        rows = self._commit(lambda s: batch_requests.of_batch(s, batch.id))
-        return PreparedBatch(
-            marker=str(batch.id),
-            prepared_at=batch.created_at,
-            lines=[_line_of(row) for row in rows],
-            upload=batch.upload_id or "",
-        )
 
     def _follow(self, api: BatchApi, batch: Batch, state: BatchState) -> None:
         match state.phase:
@@ -239,7 +228,9 @@ class _Batches:
             return
         log.warning("batch.postponed", batch_id=str(batch.id), code=error.code, what=error.what)
         known = {"error_code": error.code, "error_message": error.what}
-        pause = max(self._pause(batch.polls), _requested_wait(error))
+        seconds = error.retry_after_seconds if isinstance(error, TransientError) else None
+        requested = timedelta(seconds=min(seconds or 0, _MAX_WAIT_SECONDS))
+        pause = max(self._pause(batch.polls), requested)
         self._commit(lambda s: batches.postpone(s, batch.id, pause, **known))
 
     def _is_lost(self, batch: Batch) -> bool:
@@ -286,12 +277,6 @@ def _require_no_cancelled(session: Session, batch: Batch) -> None:
         raise _CancelledQuestionsError(
             "A run was cancelled before this batch was submitted; other runs ask again."
         )
-
-
-def _requested_wait(error: ChordwiseError) -> timedelta:
-    """Return the wait that the provider requests, up to a limit."""
-    seconds = error.retry_after_seconds if isinstance(error, TransientError) else None
-    return timedelta(seconds=min(seconds or 0, _MAX_WAIT_SECONDS))
 
 
 def _line_of(row: BatchRequest) -> BatchLine:
@@ -349,15 +334,10 @@ def _create_batch(session: Session, name: str, size: int) -> None:
     session.flush()
     for row in rows:
         call_id = new_id()
-        model_calls.begin_all(session, [_call_of(row, call_id)])
+        attempt = int(json_values.number(row.call.get("attempt")) or 1) + row.attempts
+        known = {"id": call_id, "job_id": row.job_id, "chunk_id": row.chunk_id, "cache_hit": False}
+        model_calls.begin_all(session, [{**row.call, **known, "attempt": attempt}])
         row.call_id = call_id
         row.batch_id, row.status = batch.id, BatchRequestStatus.SUBMITTED
         row.attempts += 1
     log.info("batch.prepared", batch_id=str(batch.id), model=batch.model, count=len(rows))
-
-
-def _call_of(row: BatchRequest, call_id: uuid.UUID) -> dict[str, object]:
-    values: dict[str, object] = dict(row.call)
-    attempt = json_values.number(row.call.get("attempt")) or 1
-    known = {"id": call_id, "job_id": row.job_id, "chunk_id": row.chunk_id, "cache_hit": False}
-    return {**values, **known, "attempt": int(attempt) + row.attempts}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from chordwise.domain import json_values
@@ -42,7 +40,8 @@ def write(folder: Path, file_format: ExportFormat, notice: Notice, settings: Set
         raise DeliveryError(f"There is no folder {folder}.", hint)
     results = Selection(name=_WHAT_HOLDS_THE_RESULTS, run_id=notice.run_id)
     account: JsonObject = {"schema_version": SCHEMA_VERSION, **notice.content}
-    for stem in _numbered_names(_safe_name(json_values.text(notice.content["run"]))):
+    name = _safe_name(json_values.text(notice.content["run"]))
+    for stem in (name, *(f"{name}-{number}" for number in range(2, _MAX_NAMES + 2))):
         path = folder / f"{stem}.{file_format}"
         if _write_account(folder / f"{stem}.account.json", path, account):
             if not os.path.lexists(path):
@@ -81,8 +80,3 @@ def _safe_name(run: str) -> str:
     """Return a file name for a run's name: it stays in the folder and is not hidden."""
     bare = _UNSAFE.sub("_", run).strip("._-")
     return bare.encode()[:_MAX_BYTES].decode(errors="ignore") or "run"
-
-
-def _numbered_names(name: str) -> Iterator[str]:
-    yield name
-    yield from (f"{name}-{number}" for number in itertools.islice(itertools.count(2), _MAX_NAMES))

@@ -9,15 +9,12 @@ id.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy.orm import Session
 
 from chordwise.domain import json_values
-from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import DeliveryStatus
 from chordwise.errors import (
     ChordwiseError,
@@ -47,7 +44,18 @@ def deliver_next(context: Context) -> bool:
     if delivery is None:
         return False
     try:
-        _attempt(context, delivery, attempted_at)
+        receiver = context.settings.deliveries[delivery.kind]
+        if delivery.attempts > receiver.max_attempts:
+            raise DeliveryError("The scheduler crashed repeatedly during this delivery.")
+        notice = Notice(
+            id=identity(delivery),
+            event=delivery.event,
+            created_at=delivery.created_at,
+            attempted_at=attempted_at,
+            run_id=delivery.run_id,
+            content=delivery.content or {},
+        )
+        receiver.deliver(notice, context.settings)
     except ServiceUnavailableError:
         raise
     except ChordwiseError as error:
@@ -77,7 +85,15 @@ def _claim_due(context: Context) -> tuple[Delivery | None, datetime]:
         delivery = deliveries.lock_due(session, _wanted(context))
         if delivery is not None:
             if delivery.content is None and delivery.run_id is not None:
-                delivery.content = _content(session, delivery, delivery.run_id)
+                account = accounts.of_run(driver(session), delivery.run_id)
+                delivery.content = {
+                    "run": account.run,
+                    "delivery_id": identity(delivery),
+                    "account": json_values.as_json(account),
+                    "usage": json_values.as_json(
+                        progress.read(driver(session), delivery.run_id).calls
+                    ),
+                }
             delivery.attempts += 1  # counted before the attempt, so that a killed one counts
             seconds = context.settings.deliveries[delivery.kind].timeout_seconds
             delivery.due_at = now + timedelta(seconds=seconds + _MARGIN_SECONDS)
@@ -87,32 +103,6 @@ def _claim_due(context: Context) -> tuple[Delivery | None, datetime]:
 def identity(delivery: Delivery) -> str:
     """Return the external id of a delivery, which is the same in every attempt."""
     return f"{delivery.event.partition('.')[0]}_{delivery.id.hex}"
-
-
-def _content(session: Session, delivery: Delivery, run_id: uuid.UUID) -> JsonObject:
-    """Return the current account of a run; it contains no text of a document."""
-    account = accounts.of_run(driver(session), run_id)
-    return {
-        "run": account.run,
-        "delivery_id": identity(delivery),
-        "account": json_values.as_json(account),
-        "usage": json_values.as_json(progress.read(driver(session), run_id).calls),
-    }
-
-
-def _attempt(context: Context, delivery: Delivery, attempted_at: datetime) -> None:
-    receiver = context.settings.deliveries[delivery.kind]
-    if delivery.attempts > receiver.max_attempts:
-        raise DeliveryError("The scheduler crashed repeatedly during this delivery.")
-    notice = Notice(
-        id=identity(delivery),
-        event=delivery.event,
-        created_at=delivery.created_at,
-        attempted_at=attempted_at,
-        run_id=delivery.run_id,
-        content=delivery.content or {},
-    )
-    receiver.deliver(notice, context.settings)
 
 
 def _record_failure(context: Context, delivery: Delivery, error: ChordwiseError) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
+import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -13,6 +15,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine, make_url, text
 
+from chordwise.domain.inbox import MARK
 from chordwise.embedded import processes, stack
 from chordwise.embedded.home import home_at
 from chordwise.embedded.processes import ProcessIdentity
@@ -21,15 +24,21 @@ from chordwise.errors import (
     ConfigurationError,
     DatabaseRefusedError,
     ServiceUnavailableError,
+    UsageError,
 )
-from chordwise.pipeline.diagnosis import configured_paths, models
+from chordwise.pipeline.diagnosis import models
 from chordwise.pipeline.diagnosis.outcome import Check, CheckStatus, guarded, warning
+from chordwise.pipeline.inbox.folders import Inbox, inboxes_of
+from chordwise.pipeline.intake.run_options import run_options
 from chordwise.pipeline.runs import tool_access, user_sql
 from chordwise.pipeline.runtime import broker
 from chordwise.pipeline.runtime.broker import BrokerReport
 from chordwise.readers import failures
 from chordwise.readers.reader import Reader, UnreadDocument
+from chordwise.remote import RemoteError, RemotePath
 from chordwise.settings import ReaderSettings, Settings
+from chordwise.settings.locations import require_writable
+from chordwise.settings.receivers import Receiver
 from chordwise.storage import revisions
 from chordwise.storage.database import connected, open_engine, require_compatible, translate_errors
 from chordwise.telemetry import liveness
@@ -53,22 +62,26 @@ def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]
     yield guarded("ocr", lambda: check_ocr(settings.readers))
     yield from _database_checks(settings)
     yield guarded("broker", lambda: check_broker(settings))
-    yield check_processes(settings, _elsewhere(settings))
-    yield from configured_paths.check_configured_paths(settings)
-    for name in _names(settings):
-        yield guarded(f"model {name}", partial(models.model, settings, name))
-    yield guarded(models.PAUSES, lambda: models.pauses(settings))
-    if asks_model:
-        yield guarded("question", lambda: models.question(settings))
-
-
-def _names(settings: Settings) -> Iterable[str]:
+    signs = {"worker": "a worker that takes messages"} if broker.has_worker(settings) else {}
+    with (
+        suppress(ChordwiseError),
+        _opened(settings) as engine,
+        translate_errors(),
+        engine.connect() as connection,
+    ):
+        signs |= connected(connection)
+    yield check_processes(settings, signs)
+    yield from check_configured_paths(settings)
     try:
         names = settings.selected_names(settings.model)
     except ConfigurationError:
         names = (settings.model,)  # the check of the model reports the problem
     vision = [settings.readers.vision] if settings.readers.vision else []
-    return dict.fromkeys((*names, *settings.fallback, *vision))
+    for name in dict.fromkeys((*names, *settings.fallback, *vision)):
+        yield guarded(f"model {name}", partial(models.model, settings, name))
+    yield guarded(models.PAUSES, lambda: models.pauses(settings))
+    if asks_model:
+        yield guarded("question", lambda: models.question(settings))
 
 
 def _limits(settings: Settings) -> Check:
@@ -119,27 +132,21 @@ def _opened(settings: Settings) -> Iterator[Engine]:
 
 
 def _database(engine: Engine) -> Check:
-    with _with_hint(), engine.connect() as connection:
-        version = int(connection.scalar(text("SHOW server_version_num")) or 0)
-        name = connection.scalar(text("SHOW server_version"))
-    if version < _LEAST_SERVER_VERSION:
-        raise ConfigurationError(
-            f"PostgreSQL {name} is not supported.", "Use PostgreSQL 14 or later."
-        )
-    return Check(name="database", finding=f"PostgreSQL {name} is reachable")
-
-
-@contextmanager
-def _with_hint() -> Iterator[None]:
     try:
-        with translate_errors():
-            yield
+        with translate_errors(), engine.connect() as connection:
+            version = int(connection.scalar(text("SHOW server_version_num")) or 0)
+            name = connection.scalar(text("SHOW server_version"))
     except DatabaseRefusedError:
         raise
     except ServiceUnavailableError as error:
         raise ServiceUnavailableError(
             error.what, "Check that the server is running and CHORDWISE_DATABASE_URL is correct."
         ) from error
+    if version < _LEAST_SERVER_VERSION:
+        raise ConfigurationError(
+            f"PostgreSQL {name} is not supported.", "Use PostgreSQL 14 or later."
+        )
+    return Check(name="database", finding=f"PostgreSQL {name} is reachable")
 
 
 def _schema(engine: Engine) -> Check:
@@ -221,19 +228,6 @@ def _memory(report: BrokerReport) -> str:
     return f"{used} in use, {report.memory_share:.0%} of its maxmemory"
 
 
-def _elsewhere(settings: Settings) -> Mapping[str, str]:
-    """Return the processes of any home or machine; an idle worker only has a broker."""
-    signs = {"worker": "a worker that takes messages"} if broker.has_worker(settings) else {}
-    with (
-        suppress(ChordwiseError),
-        _opened(settings) as engine,
-        translate_errors(),
-        engine.connect() as connection,
-    ):
-        signs |= connected(connection)
-    return signs
-
-
 def check_processes(settings: Settings, elsewhere: Mapping[str, str]) -> Check:
     """Check for a worker and a scheduler, of this home or among those of any: `elsewhere`."""
     state = stack.find(settings.home)
@@ -241,6 +235,9 @@ def check_processes(settings: Settings, elsewhere: Mapping[str, str]) -> Check:
     signs = [_sign_of(settings.home, name, running.get(name)) for name in _PROCESSES]
     absent = [sign for sign in signs if sign.process not in running and not sign.is_fresh]
     missing = [sign.process for sign in absent if sign.process not in elsewhere]
+    if settings.intake.read == "workers" and "reader" not in elsewhere:
+        finding = "files are read by workers, and no worker with the queue read is connected"
+        return warning("processes", finding, "Run `python -m worker --queues read`.")
     if missing:
         finding = f"no {' and no '.join(missing)} is running or connected"
         hint = "Run `chordwise up`, or `python -m worker` and `python -m scheduler`."
@@ -312,3 +309,79 @@ def check_ocr(settings: ReaderSettings) -> Check:
         raise ConfigurationError(read.error.what, read.error.hint) from read.error
     word = read.content.text.strip()
     return Check(name="ocr", finding=f"recognized a test scan ({settings.ocr_languages}): {word}")
+
+
+def check_configured_paths(settings: Settings) -> Iterator[Check]:
+    """Yield the checks of the configured profiles, inboxes and deliveries."""
+    for name in settings.profiles:
+        yield guarded(f"profile {name}", partial(_profile, settings, name))
+    if settings.inbox.folders:
+        yield guarded("inbox", lambda: _inbox(settings))
+    for kind, receiver in settings.deliveries.items():
+        yield guarded(kind, partial(_receiver, settings, kind, receiver))
+
+
+def _profile(settings: Settings, name: str) -> Check:
+    profile = settings.profiles[name]
+    try:
+        options = run_options(settings, profile)
+    except UsageError as error:
+        raise ConfigurationError(error.what, error.hint) from error
+    for model in settings.selected_names(options.model):
+        settings.model_named(model)
+    types = ", ".join(options.types)
+    return Check(name=f"profile {name}", finding=f"asks {options.model} for {types}")
+
+
+def _receiver(settings: Settings, kind: str, receiver: Receiver) -> Check:
+    return Check(name=kind, finding=receiver.check(settings))
+
+
+def _inbox(settings: Settings) -> Check:
+    inboxes = inboxes_of(settings).inboxes
+    is_remote = any(isinstance(inbox.folder, RemotePath) for inbox in inboxes)
+    for inbox in inboxes:
+        _require_movable(inbox)
+    folders = ", ".join(str(inbox.folder) for inbox in inboxes)
+    if not settings.inbox.is_watched:
+        return Check(name="inbox", finding=f"{folders}, not watched (inbox.enabled = false)")
+    for inbox in inboxes:
+        if (reason := _creation_error(inbox.folder)) is not None:
+            finding = f"{inbox.folder} cannot be created: {reason}"
+            return warning("inbox", finding, "Create it, or change inbox.folders.")
+    how = "polled" if settings.inbox.polling or is_remote else "watched"
+    return Check(name="inbox", finding=f"{how}: {folders}")
+
+
+def _require_movable(inbox: Inbox) -> None:
+    if isinstance(inbox.folder, RemotePath):
+        try:
+            inbox.folder.entries()
+        except RemoteError as error:
+            what = f"inbox.folders: {inbox.folder} {error.strerror}."
+            raise ConfigurationError(what, error.hint) from error
+        return
+    for folder in (inbox.folder, inbox.done, inbox.failed):
+        # The scheduler creates missing folders.
+        require_writable(_nearest(folder), "inbox.folders")
+    if inbox.folder.exists() and not os.access(inbox.folder, os.R_OK, effective_ids=True):
+        what = f"inbox.folders: {inbox.folder} cannot be listed by user {os.geteuid()}."
+        raise ConfigurationError(
+            what,
+            f"Make it readable for the user of the scheduler, such as: chmod u+r {inbox.folder}",
+        )
+
+
+def _creation_error(folder: Path) -> str | None:
+    """Return why a missing folder cannot be created, by trying; permissions alone do not tell."""
+    if isinstance(folder, RemotePath) or folder.exists():
+        return None
+    try:
+        Path(tempfile.mkdtemp(prefix=MARK, dir=_nearest(folder))).rmdir()
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return None
+
+
+def _nearest(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())

@@ -17,7 +17,7 @@ from chordwise.pipeline.diagnosis.outcome import Check, warning
 from chordwise.pipeline.jobs import endpoint_pauses
 from chordwise.pipeline.models.budgets import PRICE_HINT
 from chordwise.pipeline.models.model_client import Models, server_of
-from chordwise.settings import ModelSettings, Settings
+from chordwise.settings import Settings
 from chordwise.settings.environment import missing_key_finding
 
 PAUSES = "pauses"
@@ -34,7 +34,12 @@ def model(settings: Settings, name: str) -> Check:
     """
     model_settings = settings.model_named(name)
     if llama.is_served_here(model_settings):
-        return _local_model(settings, name, model_settings)
+        if llama.server_address(home_at(settings.home), model_settings.model) is None:
+            raise ServiceUnavailableError(
+                f"No server runs {model_settings.model}.",
+                f"Start it with: chordwise up --model {name}",
+            )
+        return Check(name=f"model {name}", finding="its server is running on this machine")
     connect(model_settings, settings.api_key_for(model_settings))
     if model_settings.provider == "extractive":
         finding = "built in; it quotes and counts and is not a language model"
@@ -58,14 +63,6 @@ def _of_unknown_price(settings: Settings, check: Check) -> Check:
     finding = f"{check.finding}; its price is unknown: {meaning}"
     hint = " ".join(filter(None, (check.hint, PRICE_HINT)))
     return warning(check.name, finding, hint)
-
-
-def _local_model(settings: Settings, name: str, model_settings: ModelSettings) -> Check:
-    if llama.server_address(home_at(settings.home), model_settings.model) is None:
-        raise ServiceUnavailableError(
-            f"No server runs {model_settings.model}.", f"Start it with: chordwise up --model {name}"
-        )
-    return Check(name=f"model {name}", finding="its server is running on this machine")
 
 
 def question(settings: Settings) -> Check:

@@ -45,6 +45,11 @@ WHERE n.saved_as = {table} AND (
     f.trust = 'check'
     OR f.item = ANY({typed}::text[]) AND f.number IS NULL AND f.date IS NULL
 )
+UNION ALL
+SELECT n.document_id, c.field, NULL, c.other_quote, c.other_place, NULL,
+    ARRAY['another chunk has ' || c.other_value]
+FROM answer_jobs AS n INNER JOIN contradictions AS c ON c.job_id = n.job_id
+WHERE n.saved_as = {table}
 """
 _OF_QUOTES = "f.item, f.row_index, f.final_value, f.quote, f.place, f.trust"
 _QUOTES = """
@@ -66,7 +71,8 @@ SELECT
         ), '') AS asked
         FROM n INNER JOIN jobs AS j ON j.id = n.job_id ORDER BY n.analysis_type, j.id DESC
     ) AS questions) AS "Asked",
-    (SELECT string_agg(DISTINCT r.provider || '/' || r.model, ', ')
+    (SELECT string_agg(DISTINCT concat(r.provider, '/', r.model,
+            CASE WHEN NOT r.language_model THEN ': preview without a language model' END), ', ')
         FROM n INNER JOIN results AS r ON r.job_id = n.job_id) AS "Model",
     (SELECT concat_ws(' to ', min(n.analyzed_at)::date, nullif(
             max(n.analyzed_at)::date, min(n.analyzed_at)::date)) FROM n) AS "Analyzed",

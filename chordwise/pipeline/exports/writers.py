@@ -82,13 +82,18 @@ def new_file(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
         UsageError: The path exists already, or the file cannot be written.
     """
     check(path, overwrite=overwrite)
+    name = path.with_name(f".chordwise-{secrets.token_hex(8)}.part")
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
     try:
-        with _temporary(path) as (name, file):
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            _rename_into_place(name, path, overwrite=overwrite)
-            sync_folder(path.parent)
+        with os.fdopen(os.open(name, flags, _ORDINARY), "wb") as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                _rename_into_place(name, path, overwrite=overwrite)
+                sync_folder(path.parent)
+            finally:
+                name.unlink(missing_ok=True)
     except FileExistsError as error:
         raise _exists(path) from error
     except OSError as error:
@@ -96,17 +101,6 @@ def new_file(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
             f"{path} cannot be written: {error.strerror or type(error).__name__}.",
             "Check the folder, its permissions, and the space on the disk.",
         ) from error
-
-
-@contextmanager
-def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    name = path.with_name(f".chordwise-{secrets.token_hex(8)}.part")
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
-    with os.fdopen(os.open(name, flags, _ORDINARY), "wb") as file:
-        try:
-            yield name, file
-        finally:
-            name.unlink(missing_ok=True)
 
 
 def _rename_into_place(name: Path, path: Path, *, overwrite: bool) -> None:

@@ -28,7 +28,8 @@ from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.inbox import folders, scan
 from chordwise.pipeline.inbox.folders import Inbox
 from chordwise.pipeline.runtime.context import Context
-from chordwise.storage import clock, inbox_files
+from chordwise.remote import RemotePath, lexists, opened_for_writing, path_of
+from chordwise.storage import clock, inbox_files, leases
 from chordwise.storage.inbox_files import Holder, InboxFile
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
@@ -104,7 +105,13 @@ class FileDeliverer:
                     self._move(file, outcomes[file.id])
                 self._add_note(file, outcomes[file.id])
                 moved.append(_destination(file))
-                ended[file.id] = _final_values(file, outcomes[file.id])
+                is_done = outcomes[file.id].is_done
+                ended[file.id] = {
+                    "status": InboxStatus.DONE if is_done else InboxStatus.FAILED,
+                    "delivered_path": printable(str(_destination(file))),
+                    **{name: getattr(file, name) for name in ("reason", "message", "hint")},
+                    **outcomes[file.id].first_failure,
+                }
             with self._context.database.write() as session:
                 same = {"delivered_at": clock.database_now(), **inbox_files.NO_LEASE}
                 inbox_files.change(session, self._holder, ended, same)
@@ -136,11 +143,7 @@ class FileDeliverer:
     def _record_destinations(
         self, files: Sequence[InboxFile], outcomes: Mapping[uuid.UUID, FileOutcome]
     ) -> None:
-        """Choose free names for the files that have none, and record all, in one transaction.
-
-        Raises:
-            LeaseLostError: Another process holds one of the files.
-        """
+        """Choose free names for the files that have none, and record all, in one transaction."""
         paths: set[Path] = set()
         values: dict[uuid.UUID, Mapping[str, object]] = {}
         for file in files:
@@ -148,15 +151,13 @@ class FileDeliverer:
                 file.raw_destination = os.fsencode(_free_place(file, outcomes[file.id], paths))
             values[file.id] = {"raw_destination": file.raw_destination}
         with self._context.database.write() as session:
-            inbox_files.require_all(inbox_files.change(session, self._holder, values, {}), values)
+            leases.require_all(inbox_files.change(session, self._holder, values, {}), values)
 
     def _hide(self, file: InboxFile) -> bool:
-        """Give a file its hidden name; return false, with the reason, if it is not there to move.
-
-        Raises:
-            OSError: The file cannot be renamed or read now, or is being written.
-        """
+        """Give a file its hidden name; return false, with a reason, if it is not there to move."""
         hidden, source = _hidden(file), file.source
+        if isinstance(source, RemotePath):
+            return _is_to_move(file)
         if file.raw_destination and _is_content(file, _destination(file)):
             return os.path.lexists(hidden)  # moved before a kill, or linked
         if not os.path.lexists(hidden):
@@ -175,13 +176,13 @@ class FileDeliverer:
 
     def _move(self, file: InboxFile, outcome: FileOutcome) -> None:
         hidden, source = _hidden(file), file.source
-        if os.path.lexists(_destination(file)) and not folders.is_copy(hidden, _destination(file)):
+        if lexists(_destination(file)) and not folders.is_copy(hidden, _destination(file)):
             file.raw_destination = None  # taken since it was chosen
             self._record_destinations([file], {file.id: outcome})
         destination = _destination(file)
         destination.parent.mkdir(parents=True, exist_ok=True)
         side_car = source.with_name(side_car_name(source.name))
-        if os.path.lexists(side_car):
+        if lexists(side_car):
             beside = destination.with_name(side_car_name(destination.name))
             folders.move_numbered(side_car, beside, f"{file.id.hex}-side-car")
         folders.move(hidden, destination, file.id.hex)
@@ -190,12 +191,12 @@ class FileDeliverer:
         destination = _destination(file)
         note = destination.with_name(name_of_note(destination.name))
         mark = folders.hidden_path(note, f"{file.id.hex}-note")
-        if os.path.lexists(note):  # written before a kill; its name was free when chosen
+        if lexists(note):  # written before a kill; its name was free when chosen
             mark.unlink(missing_ok=True)
             return
         destination.parent.mkdir(parents=True, exist_ok=True)
         outcome.note.seek(0)
-        with mark.open("w", encoding="utf-8") as target:
+        with opened_for_writing(mark) as target:
             shutil.copyfileobj(outcome.note, target)
         folders.move_numbered(mark, note, f"{file.id.hex}-note-again")
 
@@ -216,19 +217,28 @@ def _by_file(
 
 
 def _hidden(file: InboxFile) -> Path:
+    """Return the name of a file while it is moved; on a server, it keeps its name."""
+    if isinstance(file.source, RemotePath):
+        return file.source
     return folders.hidden_path(file.source, file.id.hex)
 
 
 def _destination(file: InboxFile) -> Path:
-    return Path(os.fsdecode(file.raw_destination or b""))
+    return path_of(os.fsdecode(file.raw_destination or b""))
+
+
+def _is_to_move(file: InboxFile) -> bool:
+    """Return whether a remote file is there to move; record the reason unless it was moved."""
+    if scan.is_same_version(file, file.source):
+        return True
+    moved = _destination(file) if file.raw_destination else None
+    if moved is None or not moved.exists() or moved.stat().st_size != file.byte_count:
+        _record_absence(file)
+    return False
 
 
 def _is_content(file: InboxFile, path: Path) -> bool:
-    """Return whether a path is a file with the content that was read, if any was.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
+    """Return whether a path is a file with the content that was read, if any was."""
     if file.sha256 is None:
         return scan.is_same_version(file, path)
     sha256 = folders.sha256_of(path)
@@ -239,7 +249,7 @@ def _is_content(file: InboxFile, path: Path) -> bool:
 
 def _record_absence(file: InboxFile) -> None:
     """Record why a file cannot be moved, unless a reason is known."""
-    reason = "changed" if os.path.lexists(file.source) else "vanished"
+    reason = "changed" if lexists(file.source) else "vanished"
     if file.reason is None:
         file.reason = reason
         file.message, file.hint = _ABSENT[reason]
@@ -247,33 +257,18 @@ def _record_absence(file: InboxFile) -> None:
 
 def _free_place(file: InboxFile, outcome: FileOutcome, paths: set[Path]) -> Path:
     """Return a path that is free with its note and side-car, and add all three to `paths`."""
-    folder = _folder_for(file, outcome)
-    for name in names_like(file.relative.name):
-        beside = {folder / sibling for sibling in (name, name_of_note(name), side_car_name(name))}
-        if not paths & beside and not any(map(os.path.lexists, beside)):
-            paths |= beside
-            return folder / name
-    raise AssertionError("there is always another name")
-
-
-def _final_values(file: InboxFile, outcome: FileOutcome) -> Mapping[str, object]:
-    return {
-        "status": InboxStatus.DONE if outcome.is_done else InboxStatus.FAILED,
-        "delivered_path": printable(str(_destination(file))),
-        "reason": file.reason,
-        "message": file.message,
-        "hint": file.hint,
-        **outcome.first_failure,
-    }
-
-
-def _folder_for(file: InboxFile, outcome: FileOutcome) -> Path:
-    inbox = Inbox(folder=Path(file.folder))
+    inbox = Inbox(folder=path_of(file.folder))
     base = inbox.done if outcome.is_done else inbox.failed
     folder = base / file.relative.parent
     # A symbolic link in the path could lead out of the folder.
-    is_below = is_inside(file.relative) and folder.resolve().is_relative_to(base.resolve())
-    return folder if is_below else base
+    if not (is_inside(file.relative) and folder.resolve().is_relative_to(base.resolve())):
+        folder = base
+    for name in names_like(file.relative.name):
+        beside = {folder / sibling for sibling in (name, name_of_note(name), side_car_name(name))}
+        if not paths & beside and not any(map(lexists, beside)):
+            paths |= beside
+            return folder / name
+    raise AssertionError("there is always another name")
 
 
 SCHEMA_VERSION = 1

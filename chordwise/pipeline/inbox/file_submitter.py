@@ -37,6 +37,7 @@ from chordwise.pipeline.runtime.context import Context
 from chordwise.readers import failures
 from chordwise.readers.discovery import FoundFile
 from chordwise.readers.reader import Reader, ReadingInterruptedError, UnreadDocument
+from chordwise.remote import RemotePath, lexists
 from chordwise.settings import Profile
 from chordwise.storage import inbox_files, intakes
 from chordwise.storage.inbox_files import Holder, InboxFile
@@ -194,7 +195,9 @@ class FileSubmitter:
         """
         leased: set[str] = set()
         for file in files:
-            file.sha256 = folders.sha256_of(file.source)
+            # The version of a remote file is certain, because its server sets its time.
+            is_remote = isinstance(file.source, RemotePath)
+            file.sha256 = None if is_remote else folders.sha256_of(file.source)
             if file.attempts > MAX_ATTEMPTS:
                 _quarantine(file)
                 continue
@@ -226,7 +229,6 @@ class FileSubmitter:
         return _Placed(file=file, run=run, done=done, entry_id=entry_id)
 
     def _enlist(self, submission: Submission, placed: Sequence[_Placed]) -> None:
-        """Put files on the list of their run."""
         if not placed:
             return
         ids = [place.file.id for place in placed]
@@ -262,11 +264,7 @@ class FileSubmitter:
                     return
 
     def _place_of(self, file: InboxFile) -> tuple[_OpenRun | None, uuid.UUID | None]:
-        """Return the run that a file was being taken into, and the intake id of its list entry.
-
-        Raises:
-            LeaseLostError: Another process holds the intake of that run.
-        """
+        """Return the run that a file was being taken into, and the intake id of its list entry."""
         if file.run_id is None:
             return None, None
         version = file.byte_count, file.modified_ns
@@ -275,13 +273,11 @@ class FileSubmitter:
             entry_id = intakes.listed_at(session, file.run_id, raw_path, *version)
         if entry_id is None:
             return None, None
-        run = self._open_run(file.run_id) or self._resumed(file.run_id)
-        return run, None if run is None else entry_id
-
-    def _open_run(self, run_id: uuid.UUID) -> _OpenRun | None:
         runs = (*self._open.values(), *self._retired)
-        run = next((run for run in runs if run.submission.run_id == run_id), None)
-        return run if run is not None and run.submission.has_lease() else None
+        run = next((run for run in runs if run.submission.run_id == file.run_id), None)
+        if run is None or not run.submission.has_lease():
+            run = self._resumed(file.run_id)
+        return run, None if run is None else entry_id
 
     def _resumed(self, run_id: uuid.UUID) -> _OpenRun | None:
         """Resume the run of a lost process; `None` if it is cancelled."""
@@ -301,7 +297,7 @@ class FileSubmitter:
     def _profile_of(self, file: InboxFile) -> Profile:
         profile = profile_named(self._context.settings, file.profile)
         side_car = file.source.with_name(side_car_name(file.relative.name))
-        if not os.path.lexists(side_car):  # a name that is too long is not an error here
+        if not lexists(side_car):  # a name that is too long is not an error here
             return profile
         if side_car.is_symlink():
             raise UsageError("The side-car is a symbolic link.", "Put the file itself there.")
@@ -335,14 +331,11 @@ class FileSubmitter:
                 options = replace(options, name=name, follows=True)
                 return open_run(self._context, options, self._now())
             except UsageError:
-                names = self._names_like("-".join(parts))
+                like = Run.name.startswith("-".join(parts), autoescape=True)
+                with self._context.database.read() as session:
+                    names = set(session.scalars(select(Run.name).where(like)))
                 if name not in names:
                     raise
-
-    def _names_like(self, stem: str) -> set[str]:
-        with self._context.database.read() as session:
-            query = select(Run.name).where(Run.name.startswith(stem, autoescape=True))
-            return set(session.scalars(query))
 
 
 class _Batches:
@@ -357,6 +350,8 @@ class _Batches:
         for position, (document, is_last) in enumerate(marking_last(_documents(placed, source))):
             if placed.file.reason is not None:
                 return
+            if is_last and not position:
+                placed.file.sha256 = placed.file.sha256 or document.sha256
             if position >= placed.done:
                 offered = Offered(
                     document=document,
@@ -415,7 +410,7 @@ def _documents(placed: _Placed, source: FileSource) -> Iterator[Found]:
 
 def _is_as_claimed(file: InboxFile) -> bool:
     """Return whether the version of a file that was claimed is in its place, or nothing is."""
-    return not os.path.lexists(file.source) or scan.is_same_version(file, file.source)
+    return not lexists(file.source) or scan.is_same_version(file, file.source)
 
 
 def _numbered(name: str) -> Iterator[str]:

@@ -15,6 +15,7 @@ from chordwise.domain.inbox import DONE, FAILED, MARK, names_like, profile_of
 from chordwise.errors import ConfigurationError, ReadError
 from chordwise.pipeline.exports.writers import sync_folder
 from chordwise.readers import contents
+from chordwise.remote import RemotePath, path_of
 from chordwise.settings import Settings
 from chordwise.settings.profiles import folders_of
 
@@ -38,6 +39,9 @@ def move(source: Path, target: Path, token: str) -> None:
     Raises:
         FileExistsError: Another file has the name; nothing was moved.
     """
+    if isinstance(source, RemotePath) and isinstance(target, RemotePath):
+        _move_remotely(source, target)
+        return
     mark = hidden_path(target, token)
     try:
         _name(source, target)
@@ -59,6 +63,17 @@ def move(source: Path, target: Path, token: str) -> None:
         source.unlink()
 
 
+def _move_remotely(source: RemotePath, target: RemotePath) -> None:
+    if source == target:
+        return
+    if not target.exists():
+        source.move(target)
+    elif is_copy(source, target):
+        source.unlink()
+    else:
+        raise FileExistsError(errno.EEXIST, "exists already", str(target))
+
+
 def move_numbered(source: Path, target: Path, token: str) -> None:
     """Move a file to a name, or to a numbered variant of it if it is taken."""
     for name in names_like(target.name):
@@ -78,11 +93,13 @@ def sha256_of(path: Path) -> str | None:
 
 def is_copy(first: Path, second: Path) -> bool:
     """Return whether two paths are the same file, or one is a `copy` of the other."""
-    if first.samefile(second):
-        return True
-    difference_ns = first.stat().st_mtime_ns - second.stat().st_mtime_ns
+    if not isinstance(first, RemotePath):  # copies in a bucket get new times
+        if first.samefile(second):
+            return True
+        if abs(first.stat().st_mtime_ns - second.stat().st_mtime_ns) >= _SAME_TIME_NS:
+            return False
     sha256 = sha256_of(first)
-    return abs(difference_ns) < _SAME_TIME_NS and sha256 in {sha256_of(second)} - {None}
+    return sha256 is not None and sha256 == sha256_of(second)
 
 
 def copy(source: Path, target: Path) -> None:
@@ -156,7 +173,10 @@ def inboxes_of(settings: Settings) -> Inboxes:
             have the same folder while inboxes are watched.
     """
     base = settings.base_folder
-    folders = [(base / folder.expanduser()).resolve() for folder in settings.inbox.folders]
+    folders = [
+        path if isinstance(path, RemotePath) else (base / path).resolve()
+        for path in (path_of(folder).expanduser() for folder in settings.inbox.folders)
+    ]
     inboxes = tuple(Inbox(folder=folder) for folder in dict.fromkeys(folders))
     for inbox in inboxes:
         for other in inboxes:
@@ -165,6 +185,9 @@ def inboxes_of(settings: Settings) -> Inboxes:
 
 
 def _refuse_overlap(inbox: Inbox, other: Inbox) -> None:
+    if isinstance(inbox.folder, RemotePath) and not inbox.folder.is_in_bucket:
+        what = f"inbox.folders: {inbox.folder} is not a folder in a bucket or on a server."
+        raise ConfigurationError(what, "Name a folder in it; done and failed are beside it.")
     within = inbox is not other and other.folder.is_relative_to(inbox.folder)
     if within or inbox.folder in {other.done, other.failed}:
         raise ConfigurationError(
@@ -193,7 +216,6 @@ def _bindings(settings: Settings, inboxes: tuple[Inbox, ...]) -> dict[PurePath, 
 def _refuse_rivals(
     bindings: Mapping[PurePath, str], additions: Mapping[PurePath, str], inboxes: Iterable[Path]
 ) -> None:
-    """Reject a folder of an inbox that is bound to two profiles."""
     for path in bindings.keys() & additions.keys():
         if any(path.is_relative_to(inbox) for inbox in inboxes):
             raise ConfigurationError(

@@ -8,7 +8,7 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from chordwise.errors import ReadError, UsageError
 from chordwise.pipeline.intake.run_options import parse_toml, require_answerable, run_options
 from chordwise.readers import contents
 from chordwise.readers.discovery import is_ignored
+from chordwise.remote import FolderEntry, RemoteError, RemotePath, path_of, scandir
 from chordwise.settings import Profile, Settings
 from chordwise.settings.profiles import OF_TYPES
 from chordwise.settings.sections import problems
@@ -45,9 +46,17 @@ def files(folder: Path, refuse: Callable[[Refused], None]) -> Iterator[Found]:
 
     Sub-folders are scanned, links are not followed. `refuse` is called with each refused entry.
     """
+    if isinstance(folder, RemotePath):
+        yield from _remote_files(folder, refuse)
+        return
     for entry in _entries(folder, refuse):
-        if not is_ignored(entry.name):
-            yield from _file(Path(entry.path), refuse)
+        path = Path(entry.path)
+        if is_ignored(entry.name):
+            continue
+        if (reason := refusal(path)) is not None:
+            refuse(Refused(path=path, reason=reason))
+        elif (prints := fingerprints(path)) is not None:
+            yield path, prints
 
 
 def oldest(candidates: Iterable[Found], limit: int) -> list[Found]:
@@ -66,17 +75,20 @@ def version(folder: Path, file: Found) -> Version:
 def is_same_version(file: InboxFile, path: Path) -> bool:
     """Return whether a path in the folder of a claimed file is a file of its version."""
     fingerprint = _fingerprint(path)
-    if fingerprint is None or refusal(path) in {LINK, NOT_A_FILE}:
+    if fingerprint is None:
         return False
     is_same = (fingerprint.size, fingerprint.modified_ns) == (file.byte_count, file.modified_ns)
+    if isinstance(path, RemotePath):
+        return is_same
     # A symbolic link instead of a sub-folder could lead out of the inbox.
+    is_same = is_same and refusal(path) not in {LINK, NOT_A_FILE}
     return is_same and path.parent.resolve().is_relative_to(file.folder)
 
 
 def orphaned_side_cars(folder: Path) -> Iterator[Path]:
     """Yield the side-cars of an inbox whose file is missing, unordered; it may still arrive."""
     for entry in _entries(folder, lambda _: None):
-        owner, path = side_car_owner(entry.name), Path(entry.path)
+        owner, path = side_car_owner(entry.name), path_of(entry.path)
         if owner is None or is_ignored(owner):
             continue
         if entry.name != side_car_name(owner) or not _is_there(path.with_name(owner)):
@@ -113,7 +125,7 @@ def is_being_written(path: Path) -> bool:
     The kernel grants a read lease only if no process has the file open for writing. The result is
     false if leases are not supported, such as on network shares and on systems other than Linux.
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or isinstance(path, RemotePath):
         return False
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -135,18 +147,18 @@ def is_being_written(path: Path) -> bool:
     return False
 
 
-def _entries(folder: Path, refuse: Callable[[Refused], None]) -> Iterator[os.DirEntry[str]]:
+def _entries(folder: Path, refuse: Callable[[Refused], None]) -> Iterator[FolderEntry]:
     """Yield all entries that are not folders, including those with ignored names."""
     waiting = [folder]  # a stack instead of recursion: folders may be nested deeply
     while waiting:
         current = waiting.pop()
         try:
-            with os.scandir(current) as entries:
+            with scandir(current) as entries:
                 for entry in entries:
                     if not entry.is_dir(follow_symlinks=False):
                         yield entry
                     elif not is_ignored(entry.name):
-                        waiting.append(Path(entry.path))
+                        waiting.append(path_of(entry.path))
         except FileNotFoundError:
             if current == folder:  # a sub-folder may be removed during the scan
                 refuse(Refused(path=current, reason=MISSING_FOLDER))
@@ -154,14 +166,29 @@ def _entries(folder: Path, refuse: Callable[[Refused], None]) -> Iterator[os.Dir
             refuse(Refused(path=current, reason=FORBIDDEN_FOLDER))
 
 
-def _file(path: Path, refuse: Callable[[Refused], None]) -> Iterator[Found]:
-    reason = refusal(path)
-    if reason is not None:
-        refuse(Refused(path=path, reason=reason))
-        return
-    prints = fingerprints(path)
-    if prints is not None:
-        yield path, prints
+def _remote_files(folder: RemotePath, refuse: Callable[[Refused], None]) -> Iterator[Found]:
+    """Yield the files of a remote inbox; a listing has the state of all files of its folder."""
+    waiting = [folder]
+    while waiting:
+        current = waiting.pop()
+        try:
+            entries = {entry.name: entry for entry in current.entries()}
+        except OSError as error:
+            hint = error.hint if isinstance(error, RemoteError) else ""
+            refuse(Refused(path=current, reason=f"{error.strerror}. {hint}".strip()))
+            continue
+        for name, entry in entries.items():
+            if is_ignored(name):
+                continue
+            if entry.is_dir():
+                waiting.append(current / name)
+            elif not stat.S_ISREG(entry.status.st_mode):
+                refuse(
+                    Refused(path=current / name, reason=LINK if entry.is_symlink() else NOT_A_FILE)
+                )
+            else:
+                both = (entry, entries.get(side_car_name(name)))
+                yield current / name, tuple(_print_of(one.status) for one in both if one)
 
 
 def _is_there(path: Path) -> bool:
@@ -175,9 +202,14 @@ def _is_there(path: Path) -> bool:
 
 def _fingerprint(path: Path) -> Fingerprint | None:
     try:
-        status = path.lstat()
+        return _print_of(path.lstat())
+    except RemoteError:  # it may be there
+        raise
     except OSError:
         return None
+
+
+def _print_of(status: os.stat_result) -> Fingerprint:
     return Fingerprint(inode=status.st_ino, size=status.st_size, modified_ns=status.st_mtime_ns)
 
 
@@ -205,7 +237,10 @@ def with_side_car(profile: Profile, side_car: Path, base: Path) -> Profile:
         overrides = Profile.model_validate(entries)
     except ValidationError as error:
         reasons = "; ".join(problems(error)[:_MAX_PROBLEMS])
-        raise UsageError(f"The side-car is invalid: {reasons}.", _hint(entries)) from error
+        hint = "See docs/inbox.md."
+        if entries.get("budget_usd") == 0:
+            hint = 'budget_usd = "" removes the budget of the profile.'
+        raise UsageError(f"The side-car is invalid: {reasons}.", hint) from error
     if entries.get("learned_examples") and not profile.learned_examples:
         what = "The side-car enables learned examples, which its profile switches off."
         raise UsageError(what, "They contain parts of other documents; enable them in the profile.")
@@ -255,12 +290,6 @@ def _require_types(overrides: Profile, merged: Profile) -> None:
                 f"The side-car's {noun} for {needed}s, but the requested types are {types}.",
                 f'Add "{needed}" to the types of the side-car.',
             )
-
-
-def _hint(entries: Mapping[str, object]) -> str:
-    if entries.get("budget_usd") == 0:
-        return 'budget_usd = "" removes the budget of the profile.'
-    return "See docs/inbox.md."
 
 
 def _settings_in(side_car: Path) -> dict[str, object]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from psycopg import Connection
 
@@ -14,6 +13,7 @@ from chordwise.pipeline.inbox import scan
 from chordwise.pipeline.inbox.folders import Inbox, Inboxes, inboxes_of
 from chordwise.pipeline.inbox.scan import Refused, check, profile_named
 from chordwise.relations.relation import Relation, Row
+from chordwise.remote import path_of
 from chordwise.settings import Settings
 
 RECENT_FILES = Relation(
@@ -71,7 +71,7 @@ def _account(
     of_folder = {"folder": str(inbox.folder)}
     claimed = {tuple(row.values()) for row in OPEN_VERSIONS.read(connection, of_folder)}
     waiting = Counter(
-        inboxes.profile_of(Path(file[0]))
+        inboxes.profile_of(path_of(file[0]))
         for file in scan.files(inbox.folder, refuse)
         if scan.version(inbox.folder, file) not in claimed
     )

@@ -24,6 +24,7 @@ from chordwise.pipeline.inbox.folders import inboxes_of
 from chordwise.pipeline.inbox.reading_threads import ReadingThreads
 from chordwise.pipeline.inbox.scan import Refused, check, profile_named
 from chordwise.pipeline.runtime.context import Context
+from chordwise.remote import RemoteError, RemotePath, path_of
 from chordwise.storage import inbox_files
 from chordwise.storage.inbox_files import Holder, InboxFile
 from chordwise.storage.record import new_id
@@ -51,7 +52,8 @@ class InboxWatch:
     Processes share files by claims in the database: a claim is a lease, which the heartbeat of the
     process extends. `monotonic` is in seconds. Call `tick` several times a second; it waits at most
     `reading_turn_seconds` for a task of files that is being read, and then continues with the other
-    work.
+    work. If `intake.read` is `workers`, a watch that `lists` claims and delivers files for those of
+    other processes, which read them.
     """
 
     def __init__(
@@ -61,15 +63,20 @@ class InboxWatch:
         monotonic: Callable[[], float],
         now: Callable[[], datetime],
         reading_turn_seconds: float = _TURN_SECONDS,
+        lists: bool = True,
     ) -> None:
         self._context = context
         self._settings = context.settings.inbox
         self._inboxes = inboxes_of(context.settings)
+        is_remote = any(isinstance(folder, RemotePath) for folder in self.folders)
+        self._is_polling = self._settings.polling or is_remote
         self._monotonic = monotonic
         self._holder = Holder(token=uuid.uuid4(), duration=context.lease)
         self._submitter = FileSubmitter(context, self._holder, monotonic=monotonic, now=now)
         self._threads = ReadingThreads(self._submitter.submit, context.settings.readers, monotonic)
         self._reading_turn_seconds = reading_turn_seconds
+        self._lists = lists
+        self._reads = not lists or context.settings.intake.read == "here"
         self._deliverer = FileDeliverer(context, self._holder)
         self._waiting = Sightings(self._settings.stability_seconds, MAX_WAITING)
         self._failures = FailureBackoff()
@@ -83,8 +90,9 @@ class InboxWatch:
         readers = context.settings.readers
         pages = readers.max_vision_pages if readers.vision else 0
         self._file_seconds = readers.file_timeout_seconds + _STORING_SECONDS + _PAGE_SECONDS * pages
-        context.leases.keep_intake(self._holder.token)
-        self.make_folders()
+        context.leases.keep_token(InboxFile, self._holder.token)
+        if lists:
+            self.make_folders()
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -118,11 +126,22 @@ class InboxWatch:
         """
         self._ticked_at = self._monotonic()
         self._collect()
-        self._read_events()
-        self._scan_if_due()
-        is_behind = self._take_complete()
-        self._submit_pending()
-        self._deliver_due()
+        is_behind = False
+        if self._lists:
+            now = self._monotonic()
+            while not self._events.empty():
+                path = self._events.get()
+                # A change of a side-car counts as a change of its file.
+                self._waiting.restart_quiet_period(
+                    path.with_name(path.name.removesuffix(SIDE_CAR)), now
+                )
+                self._scan_at = min(self._scan_at, now)
+            self._scan_if_due()
+            is_behind = self._take_complete()
+        if self._reads:
+            self._submit_pending()
+        if self._lists:
+            self._deliver_due()
         self._submitter.close_quiet()
         return is_behind
 
@@ -148,31 +167,16 @@ class InboxWatch:
     def stop_reading(self) -> None:
         """Interrupt the reading of files immediately, end the readers, and let leases expire."""
         self._threads.close()
-        self._context.leases.drop_intake(self._holder.token)
-
-    def _read_events(self) -> None:
-        now = self._monotonic()
-        while not self._events.empty():
-            path = self._events.get()
-            # A change of a side-car counts as a change of its file.
-            self._waiting.restart_quiet_period(
-                path.with_name(path.name.removesuffix(SIDE_CAR)), now
-            )
-            self._scan_at = min(self._scan_at, now)
+        self._context.leases.drop_token(self._holder.token)
 
     def _scan_if_due(self) -> None:
         now = self._monotonic()
         wants_more = self._left_out > 0 and self._waiting.has_room
         if now < self._earliest_scan_at or not (now >= self._scan_at or wants_more):
             return
-        polling = self._settings.polling
-        pause = self._settings.polling_seconds if polling else self._settings.rescan_seconds
+        settings = self._settings
+        pause = settings.polling_seconds if self._is_polling else settings.rescan_seconds
         self._scan_at = now + pause
-        self._scan(now)
-        # A folder whose scan takes long is scanned less often.
-        self._earliest_scan_at = now + _SHARE * (self._monotonic() - now)
-
-    def _scan(self, now: float) -> None:
         refused: set[Refused] = set()
 
         def refuse(entry: Refused) -> None:
@@ -190,6 +194,8 @@ class InboxWatch:
             log.warning("inbox.refused", file=printable(str(entry.path)), reason=entry.reason)
         self._refused = refused
         self._failures.keep_only({file[0] for file in files}, of=PurePath)
+        # A folder whose scan takes long is scanned less often.
+        self._earliest_scan_at = now + _SHARE * (self._monotonic() - now)
 
     def _unclaimed(self, folder: Path, files: Iterator[Found]) -> Iterator[Found]:
         """Yield the files of which no process has claimed this version."""
@@ -222,7 +228,7 @@ class InboxWatch:
 
     def _add_if_complete(self, sighting: Sighting, files: list[InboxFile]) -> None:
         """Add a file to those that are to be claimed, unless it is still being written."""
-        path, now = Path(sighting.path), self._monotonic()
+        path, now = path_of(sighting.path), self._monotonic()
         inbox = self._inboxes.holding(path)
         if inbox is None:
             return
@@ -252,14 +258,18 @@ class InboxWatch:
         with self._context.database.write() as session:
             claimed = inbox_files.claim(session, self._holder, files)
         # Another process may have delivered a file between the check and the claim.
-        kept = [file for file in claimed if scan.is_same_version(file, file.source)]
+        kept = [file for file in claimed if _is_in_place(file)]
         gone_ids = {file.id for file in claimed} - {file.id for file in kept}
         if gone_ids:
             with self._context.database.write() as session:
                 inbox_files.forget(session, self._holder, gone_ids)
         for file in files:
             self._waiting.forget(file.source)
-        self._read(kept)
+        if self._reads:
+            self._read(kept)
+        else:
+            with self._context.database.write() as session:
+                inbox_files.release(session, self._holder, [file.id for file in kept])
 
     def _submit_pending(self) -> None:
         now = self._monotonic()
@@ -273,9 +283,14 @@ class InboxWatch:
     def _claimable(self, held_ids: set[uuid.UUID]) -> ColumnElement[bool]:
         """Return the condition for files that this process may claim now.
 
-        Files of a missing folder, such as a share that is not mounted, wait or are left to others.
+        Files of a missing folder, such as a share that is not mounted, wait or are left to others;
+        folders on servers are not checked, because that takes time.
         """
-        folders = [str(folder) for folder in self.folders if folder.is_dir()]
+        folders = [
+            str(folder)
+            for folder in self.folders
+            if isinstance(folder, RemotePath) or folder.is_dir()
+        ]
         failed_ids = self._failures.waiting(uuid.UUID, self._monotonic())
         return inbox_files.within(folders, held_ids | failed_ids)
 
@@ -349,3 +364,11 @@ class InboxWatch:
         if isinstance(key, uuid.UUID):  # another process may succeed
             with self._context.database.write() as session:
                 inbox_files.release(session, self._holder, [key])
+
+
+def _is_in_place(file: InboxFile) -> bool:
+    """Return whether the claimed version is in its place, or may be: its server does not answer."""
+    try:
+        return scan.is_same_version(file, file.source)
+    except RemoteError:
+        return True

@@ -18,8 +18,10 @@ def table_of(options: RunOptions) -> str | None:
     """Return the name of the table of answers; `None` if the run has none.
 
     Raises:
-        UsageError: The name cannot be used for a table.
+        UsageError: The name cannot be used for a table, or its family has no key or no date.
     """
+    if options.family:
+        answer_tables.family_of(options.family, _columns(options))
     if not options.save_as:
         return None
     name = identifiers.sql_identifier(options.save_as)
@@ -40,7 +42,7 @@ def ensure_table(session: Session, run: Run, options: RunOptions) -> None:
     """
     if run.saved_as is not None:
         kind = answer_tables.kind_of_rows(options.types)
-        stored.renew(session, run.saved_as, kind, _columns(options))
+        stored.renew(session, run.saved_as, kind, _columns(options), options.family)
 
 
 def prune(session: Session, name: str) -> Sequence[str]:
@@ -56,7 +58,8 @@ def prune(session: Session, name: str) -> Sequence[str]:
             f"No run is saved as “{table.name}” any more.",
             f"`chordwise tables {table.name} --drop` drops the table.",
         )
-    return stored.prune(session, table.name, _columns(from_json(run.options, run.name)))
+    options = from_json(run.options, run.name)
+    return stored.prune(session, table.name, _columns(options), options.family)
 
 
 def _columns(options: RunOptions) -> list[AnswerColumn]:

@@ -11,7 +11,7 @@ from threading import Condition, Thread
 from types import TracebackType
 from typing import NamedTuple, Self, TypeAlias
 
-from sqlalchemy import ColumnElement, Null, null
+from sqlalchemy import null
 from sqlalchemy.orm import Session
 
 from chordwise.domain import chunking, document_flags, places, text_normalization
@@ -32,15 +32,7 @@ from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT
 from chordwise.readers import failures
 from chordwise.readers.reader import ReadDocument, ReadText, UnreadDocument
 from chordwise.settings import Settings
-from chordwise.storage import (
-    chunks,
-    clock,
-    documents,
-    intakes,
-    learned_examples,
-    outbox,
-    results,
-)
+from chordwise.storage import chunks, clock, documents, intakes, learned_examples, outbox, results
 from chordwise.storage.documents import Document
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
@@ -210,7 +202,13 @@ def within_row_limits(
     is_table = any(name in document.content.media_type for name in _TABLES)
     if not (is_list and is_long and is_table):
         return document
-    error = failures.named(document.source, failures.too_many_rows(MAX_ROWS, MAX_ROW_CHARACTERS))
+    failure = failures.too_large(
+        f"has more rows than one answer may list: at most {MAX_ROWS:,} in "
+        f"{MAX_ROW_CHARACTERS:,} characters.",
+        "Split it, or analyze each row as a document (--text-column).",
+        "too_many_rows",
+    )
+    error = failures.named(document.source, failure)
     return UnreadDocument(
         source=document.source, error=error, sha256=document.sha256, byte_count=document.byte_count
     )
@@ -258,7 +256,10 @@ def store(
     reused = Counter[uuid.UUID]()
     for group in divide(session, new):
         reused += _add_jobs(session, settings, group.run_questions, group.documents, examples)
-    _remove_from_list(session, run_questions.run.id, offered)
+    counts = Counter(offer.entry_id for offer in offered if offer.entry_id is not None)
+    ended = {offer.entry_id for offer in offered if offer.is_last}
+    intakes.add_documents_taken(session, {of: counts[of] for of in counts if of not in ended})
+    intakes.unlist(session, run_questions.run.id, {of: counts[of] for of in counts if of in ended})
     jobs = len(options.types)
     return [
         TakenIn(
@@ -325,7 +326,12 @@ def _add_jobs(
     whole = {job.id: len(job.text) for job in asking if run_questions.fits_one_chunk(job)}
     now = clock.read(session) if answers else None
     options, run = run_questions.options, run_questions.run
-    columns = {"run_id": run.id, "model": options.model, "batch_until": _batch_until(settings, run)}
+    until = batch_until(settings, Lane(run.lane))
+    columns = {
+        "run_id": run.id,
+        "model": options.model,
+        "batch_until": null() if until is None else until,
+    }
     for kind in options.types:
         rows = [_job(j, answers, leaders, now, whole) for j in jobs if j.analysis_type == kind]
         question = options_to_json(options.analysis_of(kind))
@@ -390,18 +396,6 @@ def _job(
         "reused_from": answers.get(job.question, leaders.get(job.question)),
         "finished_at": now if is_answered else None,
     }
-
-
-def _batch_until(settings: Settings, run: Run) -> ColumnElement[datetime] | Null:
-    until = batch_until(settings, Lane(run.lane))
-    return null() if until is None else until
-
-
-def _remove_from_list(session: Session, run_id: uuid.UUID, offered: Sequence[Offered]) -> None:
-    counts = Counter(offer.entry_id for offer in offered if offer.entry_id is not None)
-    ended = {offer.entry_id for offer in offered if offer.is_last}
-    intakes.add_documents_taken(session, {of: counts[of] for of in counts if of not in ended})
-    intakes.unlist(session, run_id, {of: counts[of] for of in counts if of in ended})
 
 
 def _refused(error: ReadError) -> dict[str, object]:
@@ -508,15 +502,17 @@ class BatchWriter:
             self._waiting_bytes += offered.byte_count
             if len(self._waiting) == 1 or self._is_full():
                 self._changed.notify_all()
-            self._changed.wait_for(lambda: self._error is not None or not self._is_too_much())
+            self._changed.wait_for(
+                lambda: (
+                    self._error is not None
+                    or not (self._is_full() or self._stored_bytes > 2 * MAX_BYTES)
+                )
+            )
             if self._error is not None:
                 raise self._error
 
     def _is_full(self) -> bool:
         return len(self._waiting) >= MAX_DOCUMENTS or self._waiting_bytes >= MAX_BYTES
-
-    def _is_too_much(self) -> bool:
-        return self._is_full() or self._stored_bytes > 2 * MAX_BYTES
 
     def _run(self) -> None:
         try:

@@ -128,7 +128,16 @@ class VariantAssignment:
             places.append(place)
         further = [variant for variant in variants if variant.name in usable]
         places = self._paired(session, experiment, further, places)
-        rows = [place.row() for place in places if place.is_new]
+        rows = [
+            {
+                "intake_id": place.intake_id,
+                "document_id": place.document.id,
+                "variant": place.variant,
+                "paired": place.is_paired,
+            }
+            for place in places
+            if place.is_new
+        ]
         insert_all(session, ExperimentDocument, rows, experiment_id=experiment.id)
         return places
 
@@ -187,14 +196,6 @@ class _Place:
     run_questions: RunQuestions
     is_new: bool
     is_paired: bool
-
-    def row(self) -> dict[str, object]:
-        return {
-            "intake_id": self.intake_id,
-            "document_id": self.document.id,
-            "variant": self.variant,
-            "paired": self.is_paired,
-        }
 
 
 _GUARDED = (Outcome.VALID, Outcome.COST, Outcome.LATENCY)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, undefer
 
 from chordwise.domain import document_flags
+from chordwise.domain.states import ListedStatus
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ReadError
 from chordwise.pipeline.intake.document_batches import BatchWriter, Offered, TakenIn
@@ -29,11 +30,15 @@ from chordwise.readers.reader import (
     Transcriber,
     UnreadDocument,
 )
+from chordwise.remote import path_of
+from chordwise.settings import Settings
 from chordwise.storage.documents import Document
-from chordwise.storage.intakes import Intake, IntakeEntry, ListedFile
+from chordwise.storage.intakes import Intake, IntakeEntry, ListedFile, SizedItems
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import in_ids
 
+MAX_ATTEMPTS = 3
+"""The number of readers that may die while they read a file before it is quarantined."""
 Found: TypeAlias = ReadDocument | UnreadDocument
 
 
@@ -73,11 +78,32 @@ class FileSource:
             )
 
 
+class Entries:
+    """The list entries of files, for readers if the settings leave files to them.
+
+    Only the process itself can read standard input. An entry is made when it is taken from here.
+    """
+
+    def __init__(self, settings: Settings, files: SizedItems[FoundFile]) -> None:
+        self._files = files
+        is_here = settings.intake.read == "here" or any(file.path is None for file in files)
+        self._status = ListedStatus.LISTED if is_here else ListedStatus.WAITING
+
+    def __len__(self) -> int:
+        """Return the number of files."""
+        return len(self._files)
+
+    def __iter__(self) -> Iterator[IntakeEntry]:
+        """Yield the entries in the order of the files."""
+        for file in self._files:
+            yield replace(entry_of(file), status=self._status)
+
+
 def entry_of(file: FoundFile, name: str = "") -> IntakeEntry:
     """Return the list entry of a file, whose path is absolute."""
     if file.path is None or file.failure is not None:
         return IntakeEntry(source=file.source, error=file.failure)
-    size, modified_ns = _fingerprint(file.path, follow_symlinks=file.follow_symlinks)
+    size, modified_ns = _fingerprint(file)
     return IntakeEntry(
         source=name or printable(str(file.path)),
         raw_path=os.fsencode(file.path.absolute()),
@@ -98,41 +124,55 @@ def take_in(
     """Take in the remaining entries on the list of a run; return false if `is_stopped` ended it.
 
     Another thread stores the documents in batches, and calls `on_taken`. The run is closed in any
-    case, so that the jobs of its documents continue.
+    case, so that the jobs of its documents continue. Files that are listed for readers are left to
+    them.
 
     Raises:
         RunCancelledError: The run is cancelled; the rest is not read.
         LeaseLostError: Another process holds the intake of this run.
         ModelError: The model that reads scans is unavailable or paused; the rest is not read.
     """
+    if context.settings.intake.read == "workers" and submission.is_left_to_readers():
+        submission.leave()
+        return True
+    entries = _with_stored(context, submission.remaining_entries())
+    try:
+        return read_entries(submission, source, entries, on_taken=on_taken, is_stopped=is_stopped)
+    finally:
+        submission.close()
+
+
+def read_entries(
+    submission: Submission,
+    source: FileSource,
+    entries: Iterable[tuple[ListedFile, ReadDocument | None]],
+    *,
+    on_taken: Callable[[str, TakenIn], None] = lambda _source, _taken: None,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Take in list entries, with stored documents to analyze again; see `take_in`."""
 
     def store(batch: Sequence[Offered]) -> None:
         for offer, taken in zip(batch, submission.take_in(batch), strict=True):
             on_taken(offer.name, taken)
 
-    try:
-        with BatchWriter(store) as writer:
-            for listed, stored in _with_stored(context, submission.remaining_entries()):
-                if is_stopped():
+    with BatchWriter(store) as writer:
+        for listed, stored in entries:
+            if is_stopped():
+                return False
+            documents = _documents(submission, source, listed, stored)
+            for document, last in marking_last(documents):
+                offered = Offered(
+                    document=document,
+                    entry_id=listed.id,
+                    is_last=last,
+                    name=listed.source,
+                    raw_path=listed.raw_path,
+                )
+                writer.put(offered)
+                if not last and is_stopped():  # a file may contain very many documents
                     return False
-                documents = _documents(submission, source, listed, stored)
-                for document, last in marking_last(documents):
-                    writer.put(_offered(listed, document, is_last=last))
-                    if not last and is_stopped():  # a file may contain very many documents
-                        return False
-        return True
-    finally:
-        submission.close()
-
-
-def _offered(listed: ListedFile, document: Found, *, is_last: bool) -> Offered:
-    return Offered(
-        document=document,
-        entry_id=listed.intake_id,
-        is_last=is_last,
-        name=listed.source,
-        raw_path=listed.raw_path,
-    )
+    return True
 
 
 def marking_last(documents: Iterable[Found]) -> Iterator[tuple[Found, bool]]:
@@ -154,6 +194,16 @@ def _documents(
         yield stored
         return
     is_gone = listed.raw_path is None and listed.source != STDIN_SOURCE
+    if listed.attempts > MAX_ATTEMPTS:
+        failure = failures.unreadable(
+            f"has ended the process that reads files {MAX_ATTEMPTS} times.",
+            "It probably needs more memory than is available. Split it, or give the readers more "
+            "memory, and submit it again.",
+            "quarantined",
+        )
+        error = failures.named(listed.source, failure)
+        yield UnreadDocument(source=listed.source, error=error)
+        return
     reason = _refusal(listed) if submission.is_resumed or is_gone else None
     if reason is None:
         documents = source.read(
@@ -169,7 +219,7 @@ def _documents(
 
 
 def _found_file(listed: ListedFile) -> FoundFile:
-    path = None if listed.raw_path is None else Path(os.fsdecode(listed.raw_path))
+    path = None if listed.raw_path is None else path_of(os.fsdecode(listed.raw_path))
     return FoundFile(source=listed.source, path=path, follow_symlinks=listed.follow_symlinks)
 
 
@@ -181,8 +231,7 @@ def _refusal(listed: ListedFile) -> ReadError | None:
             "Submit it in a run of its own.",
             "not_resumable",
         )
-    path = Path(os.fsdecode(listed.raw_path))
-    now = _fingerprint(path, follow_symlinks=listed.follow_symlinks)
+    now = _fingerprint(_found_file(listed))
     before = (listed.byte_count, listed.modified_ns)
     return _changed(listed) if None not in {*now, *before} and now != before else None
 
@@ -196,10 +245,12 @@ def _changed(listed: ListedFile) -> ReadError:
     )
 
 
-def _fingerprint(path: Path, *, follow_symlinks: bool) -> tuple[int | None, int | None]:
+def _fingerprint(file: FoundFile) -> tuple[int | None, int | None]:
     """Return size and modification time; `None` twice if the reader will report an error."""
+    if file.path is None:
+        return None, None
     try:
-        status = path.stat(follow_symlinks=follow_symlinks)
+        status = file.status or file.path.stat(follow_symlinks=file.follow_symlinks)
     except (OSError, ValueError):
         return None, None
     return status.st_size, status.st_mtime_ns

@@ -6,6 +6,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+from psycopg.types.json import Jsonb
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -29,12 +30,13 @@ from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.asking.question import CHUNK_TOKENS
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.runtime.context import DATABASE_TIMEOUT, ReadingContext
+from chordwise.relations.judgments import JUDGED
+from chordwise.relations.relation import Row, rows
 from chordwise.settings import Settings
 from chordwise.storage import feedback as stored_feedback
-from chordwise.storage import learned_examples
+from chordwise.storage.database import driver
 from chordwise.storage.documents import Document
 from chordwise.storage.feedback import Feedback
-from chordwise.storage.learned_examples import ResultWithFeedback
 from chordwise.storage.record import in_ids
 
 _MAX_DOCUMENTS = 1_000
@@ -78,23 +80,22 @@ def _learned(
     The length of an excerpt in characters is limited to `max_tokens`. No transaction is open while
     examples are created.
     """
-    by_document: dict[uuid.UUID, list[ResultWithFeedback]] = defaultdict(list)
-    for attempt in context.database.attempts(DATABASE_TIMEOUT):
-        with attempt as session:
-            results = list(_usable(session, context.settings, options, kind))
-    for result in results:
-        by_document[result.document_id].append(result)
+    by_document: dict[uuid.UUID, list[Row]] = defaultdict(list)
+    for result in context.database.commit(
+        lambda session: list(_usable(session, context.settings, options, kind)), DATABASE_TIMEOUT
+    ):
+        by_document[result["document_id"]].append(result)
     ids = list(by_document)
     for batch in (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE)):
         texts = select(Document.id, Document.text).where(in_ids(Document.id, batch))
         for attempt in context.database.attempts(DATABASE_TIMEOUT):
             with attempt as session:
                 feedback = stored_feedback.of_documents(session, batch)
-                rows = session.execute(texts).all()
-        for document_id, text in rows:
-            own_feedback = [row for row in feedback if row.document_id == document_id]
+                documents = session.execute(texts).all()
+        for document_id, text in documents:
+            about_it = [row for row in feedback if row.document_id == document_id]
             candidates = (
-                example_from(_judged_answer(result, text, kind, own_feedback), max_tokens)
+                example_from(_judged_answer(result, text, kind, about_it), max_tokens)
                 for result in by_document[document_id]
             )
             if (example := next(filter(None, candidates), None)) is not None:
@@ -102,38 +103,34 @@ def _learned(
 
 
 def _judged_answer(
-    result: ResultWithFeedback, text: str, kind: AnalysisType, feedback: Sequence[Feedback]
+    result: Row, text: str, kind: AnalysisType, feedback: Sequence[Feedback]
 ) -> JudgedAnswer:
-    question = question_of(result.options)
-    own_feedback = [
-        row for row in feedback if (row.analysis_type, row.question) == (kind, question)
-    ]
+    question = question_of(result["options"])
+    about_it = [row for row in feedback if (row.analysis_type, row.question) == (kind, question)]
     return JudgedAnswer(
-        document_id=result.document_id,
-        sha256=result.sha256,
+        document_id=result["document_id"],
+        sha256=result["sha256"],
         text=text,
         analysis_type=kind,
-        options=options_from(result.options),
-        output=result.output,
-        remarks=[stored_feedback.remark(row) for row in own_feedback],
-        feedback_ids=[row.id for row in own_feedback],
+        options=options_from(result["options"]),
+        output=result["output"],
+        remarks=[stored_feedback.remark(row) for row in about_it],
+        feedback_ids=[row.id for row in about_it],
     )
 
 
 def _usable(
     session: Session, settings: Settings, options: RunOptions, kind: AnalysisType
-) -> Iterator[ResultWithFeedback]:
+) -> Iterator[Row]:
     question = question_of(options_to_json(options.analysis_of(kind)))
     addresses = _addresses(settings, options.model)
     variants = _variants(options.analysis)
-    results = learned_examples.results_with_feedback(
-        session, options.profile, kind, question, _MAX_DOCUMENTS
-    )
-    for result in results:
-        is_same = question_of(result.options) == question
-        is_same = is_same and _variants(options_from(result.options)) == variants
-        may_go = any(addresses <= _addresses(settings, model) for model in result.models)
-        if is_same and may_go and not is_held_out(result.sha256):
+    values = {"profile": options.profile, "type": kind, "max": _MAX_DOCUMENTS}
+    for result in rows(driver(session), JUDGED, {**values, "question": Jsonb(question)}):
+        is_same = question_of(result["options"]) == question
+        is_same = is_same and _variants(options_from(result["options"])) == variants
+        may_go = any(addresses <= _addresses(settings, model) for model in result["models"])
+        if is_same and may_go and not is_held_out(result["sha256"]):
             yield result
 
 

@@ -60,12 +60,12 @@ class RunOptions:
     """The questions that a run asks of each document, and how it asks them.
 
     If `name` is empty, a name is generated. `save_as` is the name of the table of answers, empty if
-    there is none. `fresh` asks again even if an answer is stored; without `use_cache` the cache of
-    answers is not used. A run that `follows` does not repeat a question that a job of another run
-    is asking, but waits for its answer. `paths` are the arguments that name the input, absolute and
-    printable: repeating the command resumes an interrupted run. `profile` is the name of the
-    profile, if any. The documents of a run that `is_suite` are never used as examples. A run that
-    `is_refresh` belongs to no experiment.
+    there is none, and `family` the item that links documents in it. `fresh` asks again even if an
+    answer is stored; without `use_cache` the cache of answers is not used. A run that `follows`
+    does not repeat a question that a job of another run is asking, but waits for its answer.
+    `paths` are the arguments that name the input, absolute and printable: repeating the command
+    resumes an interrupted run. `profile` is the name of the profile, if any. The documents of a run
+    that `is_suite` are never used as examples. A run that `is_refresh` belongs to no experiment.
     """
 
     types: tuple[AnalysisType, ...] = (AnalysisType.SUMMARY,)
@@ -73,6 +73,7 @@ class RunOptions:
     model: str
     name: str = ""
     save_as: str = ""
+    family: str = ""
     fresh: bool = False
     use_cache: bool = True
     nightly: bool = False
@@ -318,12 +319,7 @@ def user_templates(
     return templates
 
 
-def read_schema(path: Path) -> JsonObject:
-    """Return the JSON Schema in a file.
-
-    Raises:
-        UsageError: The file cannot be read, is not JSON, or is not a usable schema.
-    """
+def _read_schema(path: Path) -> JsonObject:
     content = _text_in(path, "schema")
     try:
         return validation.check_schema(json.loads(content))
@@ -357,12 +353,7 @@ def labels_of(
     return labels, {label: meaning for label, meaning in described.items() if meaning}
 
 
-def checked_language(tag: str) -> str:
-    """Return the given language tag.
-
-    Raises:
-        UsageError: It is not a valid tag.
-    """
+def _checked_language(tag: str) -> str:
     if tag and not _LANGUAGE.fullmatch(tag):
         raise UsageError(f"“{tag}” is not a language tag.", "Examples: de, pt-BR, zh-Hans.")
     return tag
@@ -389,11 +380,7 @@ def _read_labels(path: Path) -> dict[str, str]:
 
 
 def _once_each(pairs: Sequence[tuple[str, JsonValue]]) -> JsonObject:
-    """Return an object with these members.
-
-    Raises:
-        ValueError: A name is repeated.
-    """
+    """Return an object with these members, unless a name is repeated."""
     members: JsonObject = {}
     for name, value in pairs:
         if name in members:
@@ -472,11 +459,11 @@ def _analysis_options(
     if isinstance(schema, Mapping):
         schema = validation.check_schema(dict(schema))
     else:
-        schema = None if schema is None else read_schema(base / schema)
+        schema = None if schema is None else _read_schema(base / schema)
     entries = {name: getattr(profile, name) for name in _kept(AnalysisOptions)} | {
         "instructions": profile.instructions.strip(),
         "labels": labels,
-        "answer_language": checked_language(profile.answer_language),
+        "answer_language": _checked_language(profile.answer_language),
         "critique": profile.critique or bool(profile.principles),
     }
     options = AnalysisOptions(**entries, schema=schema, label_descriptions=descriptions)

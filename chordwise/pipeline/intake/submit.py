@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -40,9 +41,9 @@ from chordwise.pipeline.models.model_client import lane_for
 from chordwise.pipeline.runtime.context import DATABASE_TIMEOUT, Context
 from chordwise.prompts import library
 from chordwise.readers.reader import UnreadDocument
-from chordwise.storage import intakes, prompt_versions
+from chordwise.storage import intakes, leases, prompt_versions
 from chordwise.storage.inbox_files import InboxFile
-from chordwise.storage.intakes import IntakeEntry, ListedFile
+from chordwise.storage.intakes import IntakeEntry, ListedFile, SizedItems
 from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
 
@@ -54,15 +55,23 @@ class Submission:
     """An open run that takes in documents, one batch per transaction, until it is closed.
 
     It holds the lease of the run's intake with `token`. If `is_resumed`, it continues the list of a
-    run that was interrupted. `transcriber` reads pages without text.
+    run that was interrupted. One of several readers shares that token, and holds files of the list
+    with the token `reader`. `transcriber` reads pages without text.
     """
 
     def __init__(
-        self, context: Context, run: Run, token: uuid.UUID, *, is_resumed: bool = False
+        self,
+        context: Context,
+        run: Run,
+        token: uuid.UUID,
+        *,
+        is_resumed: bool = False,
+        reader: uuid.UUID | None = None,
     ) -> None:
         self.run_id = run.id
         self.name = run.name
         self.is_resumed = is_resumed
+        self._reader = reader
         self._context = context
         self._token = token
         self.options = effective_options(context.settings, from_json(run.options, run.name))
@@ -74,7 +83,7 @@ class Submission:
         self.transcriber = transcription.for_run(context, run, self._require_open)
         self._unlisted = 0
         self._turn = Lock()
-        context.leases.keep_intake(token)
+        context.leases.keep_token(Run, token)
 
     @property
     def example_count(self) -> int:
@@ -105,7 +114,7 @@ class Submission:
                         continue  # an earlier attempt was committed; only its response was lost
                     self._context.guard(session)
                     self._require_lease(session)
-                    intake_ids = intakes.enlist(session, self.run_id, entries)
+                    intake_ids = list(intakes.enlist(session, self.run_id, entries))
                     if also is not None:
                         also(session)
         return intake_ids
@@ -144,16 +153,26 @@ class Submission:
 
         The run can only finish if no entry is left on its list; otherwise it is interrupted.
         """
-        self._context.leases.drop_intake(self._token)
-        for attempt in self._context.database.attempts(DATABASE_TIMEOUT):
-            with attempt as session:
-                intakes.release(session, self.run_id, self._token, self._unlisted)
+        self.leave()
+        self._context.database.commit(
+            lambda session: intakes.release(session, self.run_id, self._token, self._unlisted),
+            DATABASE_TIMEOUT,
+        )
+
+    def is_left_to_readers(self) -> bool:
+        """Return whether files of the run wait for readers, or are being read by them."""
+        with self._context.database.read() as session:
+            return intakes.left_to_readers(session, self.run_id)
+
+    def leave(self) -> None:
+        """Leave the intake to the readers of the run."""
+        self._context.leases.drop_token(self._token)
 
     def has_lease(self) -> bool:
         """Return whether this submission still holds the intake of a run that is not cancelled."""
         with self._context.database.read() as session:
             run = session.get_one(Run, self.run_id)
-            return run.intake_token == self._token and run.status != RunStatus.CANCELLED
+            return run.lease_token == self._token and run.status != RunStatus.CANCELLED
 
     def _require_open(self) -> None:
         for attempt in self._context.database.attempts(DATABASE_TIMEOUT):
@@ -183,6 +202,9 @@ class Submission:
                     if outcomes and intakes.exists(session, offered[0].intake_id):
                         continue  # an earlier attempt was committed; only its response was lost
                     self._context.guard(session)
+                    if self._reader is not None:
+                        ids = {offer.entry_id for offer in offered if offer.entry_id is not None}
+                        intakes.require_reader(session, self.run_id, ids, self._reader)
                     settings, divide = self._context.settings, self._assignment.groups
                     outcomes = document_batches.store(
                         session, settings, self._run_questions, offered, examples, divide
@@ -206,10 +228,13 @@ def open_run(
     context: Context,
     options: RunOptions,
     now: datetime,
-    entries: Sequence[IntakeEntry] = (),
+    entries: SizedItems[IntakeEntry] = (),
     run_id: uuid.UUID | None = None,
+    request: tuple[str, str] | None = None,
 ) -> Submission:
     """Begin a run with the list of discovered files; `now` is used in a generated name.
+
+    `request` is the key, by which no other run is begun, and the hash of a request of the API.
 
     The run and its list are stored in one transaction, so the list is always complete. A run that a
     schedule starts belongs to its occurrence, is a nightly one, and is named after it by default.
@@ -234,9 +259,11 @@ def open_run(
                 stored = session.get(Run, run_id)
                 run = stored or _run(context, run_id, name, options)
                 if stored is None:  # otherwise an earlier attempt was committed
-                    run.intake_token, run.saved_as = token, saved_as
+                    run.lease_token, run.saved_as = token, saved_as
+                    run.request_key, run.request_hash = request or (None, None)
                     run.schedule_run_id = occurrence.id if occurrence else None
-                    _store(context, session, run, entries, cap_usd)
+                    _store(session, run, entries, cap_usd)
+                    leases.extend(session, Run, [token], context.lease)
                     answer_tables.ensure_table(session, run, options)
     except IntegrityError as error:
         what = f"A run named “{name}” already exists."
@@ -245,17 +272,12 @@ def open_run(
 
 
 def _store(
-    context: Context,
-    session: Session,
-    run: Run,
-    entries: Sequence[IntakeEntry],
-    cap_usd: Decimal | None,
+    session: Session, run: Run, entries: SizedItems[IntakeEntry], cap_usd: Decimal | None
 ) -> None:
     session.add(run)
     session.flush()
-    intakes.extend(session, [run.intake_token], context.lease)
     if entries:
-        intakes.enlist(session, run.id, entries)
+        deque(intakes.enlist(session, run.id, entries), maxlen=0)
     if cap_usd is not None:
         budgets.change_cap(session, run.id, cap_usd)
 
@@ -331,7 +353,9 @@ class Resume:
         with self._context.database.read() as session:
             run = session.get_one(Run, run_id)
             is_of_inbox = session.scalar(select(of_inbox.exists()))
-        if run.intake_finished_at is not None or is_of_inbox:
+            is_left = intakes.left_to_readers(session, run_id)
+        is_left = is_left and self._context.settings.intake.read == "workers"
+        if run.intake_finished_at is not None or is_of_inbox or is_left:
             return None
         if run.status == RunStatus.CANCELLED:
             raise UsageError(
@@ -365,7 +389,7 @@ def open_or_resume(
     context: Context,
     options: RunOptions,
     now: datetime,
-    entries: Sequence[IntakeEntry],
+    entries: SizedItems[IntakeEntry],
     resume: Resume,
 ) -> Submission:
     """Begin a run, or resume an interrupted run with the same name and options.
@@ -398,6 +422,17 @@ def claim(context: Context, run_id: uuid.UUID, *, by_force: bool = False) -> Sub
     for attempt in context.database.attempts(DATABASE_TIMEOUT):
         with attempt as session:
             context.guard(session)
+            if context.settings.intake.read == "here":
+                intakes.keep_for_one(session, run_id)
             is_ours = intakes.claim(session, run_id, token, context.lease, by_force=by_force)
             run = session.get_one(Run, run_id) if is_ours else None
     return None if run is None else Submission(context, run, token, is_resumed=True)
+
+
+def join(context: Context, run_id: uuid.UUID, reader: uuid.UUID) -> Submission | None:
+    """Share the intake of a run with other readers; `None` if it has ended."""
+    with context.database.write() as session:
+        run = intakes.join(session, run_id, context.lease)
+    if run is None or run.lease_token is None:
+        return None
+    return Submission(context, run, run.lease_token, is_resumed=True, reader=reader)

@@ -8,24 +8,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 
-from chordwise.domain import json_values, tokens, validation
+from chordwise.domain import json_values, tokens
 from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.pictures import Picture
 from chordwise.domain.prompts import render_transcription
-from chordwise.errors import (
-    InvalidAnswerError,
-    ModelError,
-    PausingError,
-    RefusedError,
-    TransientError,
-)
+from chordwise.errors import ModelError, PausingError, RefusedError, TransientError
 from chordwise.llm.limits.permits import Priority
-from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
-from chordwise.pipeline.asking.check import INVALID, CheckResult, RecordCheck, require_complete
-from chordwise.pipeline.asking.question import with_problems
-from chordwise.pipeline.models import answer_cache
-from chordwise.pipeline.models.budgets import JobBudget
+from chordwise.llm.model import CompletionRequest, ModelProfile
+from chordwise.pipeline.asking.check import RecordCheck
+from chordwise.pipeline.asking.question import content_of
 from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.models.model_client import CallContext, Models
 from chordwise.pipeline.runtime.context import Context
@@ -33,6 +25,7 @@ from chordwise.prompts import library
 from chordwise.readers import failures
 from chordwise.readers.reader import Transcriber
 from chordwise.settings import Settings
+from chordwise.storage import budgets
 from chordwise.storage.runs import Run
 
 SCHEMA: JsonObject = {
@@ -64,24 +57,25 @@ def for_run(context: Context, run: Run, require: Callable[[], None]) -> Transcri
     The cache is always used for pages, whatever the options of the run: a file that is taken in
     again then yields the same document at no cost.
     """
-    settings, database = context.settings, context.database
+    settings = context.settings
     if not settings.readers.vision:
         return None
 
     def context_for(source: str) -> PageContext:
+        is_limited = settings.budget.usd_per_day is not None
+        if not is_limited:
+            with context.database.read() as session:
+                is_limited = budgets.is_capped(session, run.id)
         ledger = Ledger(
             enter=context.stores.chunks.enter,
-            timeout=context.outage_timeout,
+            settings=settings,
+            is_limited=is_limited,
             run_id=run.id,
             source=source,
-            discard=partial(answer_cache.discard, database),
+            completions=context.stores.completions,
         )
-        call_context = CallContext(
-            ledger=ledger,
-            budget=JobBudget(reservations=context.stores.reservations, job_id=run.id),
-            priority=Priority(run.priority),
-            cache=answer_cache.stored_completions(settings, context.stores.completions, run.id),
-        )
+        priority = Priority(run.priority)
+        call_context = CallContext(ledger=ledger, priority=priority, cache=ledger.cache)
         return PageContext(call_context=call_context, record_check=ledger.check)
 
     return ModelTranscriber(settings, context.models, context_for, require)
@@ -138,7 +132,9 @@ class ModelTranscriber:
         context = self._context_for(source)
         model = self._models.model_for(context.call_context, self._name)
         try:
-            answer = _answer(model, request_for(model.profile, picture), context.record_check)
+            # Lenient parsing could truncate the text.
+            request = request_for(model.profile, picture)
+            answer = content_of(model, request, dict, context.record_check, lenient=False)
         except ModelError as error:
             if isinstance(error, TransientError | PausingError):
                 raise
@@ -164,27 +160,3 @@ def request_for(profile: ModelProfile, picture: Picture) -> CompletionRequest:
         max_output_tokens=min(profile.output_ceiling, room),
         pictures=(picture,),
     )
-
-
-def _answer(model: ChatModel, request: CompletionRequest, record_check: RecordCheck) -> JsonObject:
-    """Return the answer about a page; an invalid answer is requested again once."""
-    completion = model.complete(request)
-    try:
-        return _checked(completion, record_check)
-    except InvalidAnswerError as error:
-        again = with_problems(request, error, model.profile)
-    return _checked(model.complete(again), record_check)
-
-
-def _checked(completion: Completion, record_check: RecordCheck) -> JsonObject:
-    try:
-        require_complete(completion)
-        # Lenient parsing could truncate the text.
-        answer = validation.parse(completion.text, lenient=False).answer
-        if problems := validation.problems(answer, SCHEMA):
-            raise InvalidAnswerError("; ".join(problems))
-    except ModelError:
-        record_check(completion, INVALID)
-        raise
-    record_check(completion, CheckResult(valid=True, quality=None))
-    return answer

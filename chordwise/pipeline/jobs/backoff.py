@@ -14,16 +14,11 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import WORKING_JOBS, JobStatus
-from chordwise.errors import (
-    AwaitingBatchError,
-    ChordwiseError,
-    LeaseLostError,
-    TransientError,
-)
+from chordwise.errors import AwaitingBatchError, ChordwiseError, LeaseLostError, TransientError
+from chordwise.pipeline.jobs.step import Step
 from chordwise.pipeline.runtime.context import Context
-from chordwise.pipeline.runtime.leases import Lease
 from chordwise.settings import PipelineSettings
-from chordwise.storage import jobs, leases, runs
+from chordwise.storage import attempts, jobs, leases, runs
 from chordwise.storage.chunk_claims import ClaimedChunk
 from chordwise.storage.jobs import Job
 from chordwise.storage.outbox import Urgency
@@ -50,21 +45,19 @@ def postponement(
     return timedelta(seconds=max(wait, requested_seconds or 0.0))
 
 
-def postpone(
-    context: Context, lease: Lease, work: ClaimedChunk | ClaimedSynthesis, error: ChordwiseError
-) -> None:
+def postpone(step: Step[ClaimedChunk] | Step[ClaimedSynthesis], error: ChordwiseError) -> None:
     """Let leased work wait until a due time, with a message for it.
 
     Raises:
         LeaseLostError: Another worker has claimed the work.
     """
-    settings = context.settings.pipeline
-    delay = postponement(settings, work.postponements, error, context.random)
+    context, lease, work = step.context, step.lease, step.claimed
+    delay = postponement(context.settings.pipeline, work.postponements, error, context.random)
     lease.require()
     for attempt in context.database.attempts(context.outage_timeout):
         with attempt as session:
             jobs.lock(session, lease.job_id)
-            if leases.postpone(session, *lease.work, delay, error):
+            if attempts.postpone(session, *lease.work, delay, error):
                 if lease.chunk_id is not None:
                     jobs.record_progress(session, [lease.job_id])
                     jobs.mark_waiting(session, lease.job_id)
@@ -81,17 +74,16 @@ def postpone(
     )
 
 
-def pause(
-    context: Context, lease: Lease, work: ClaimedChunk | ClaimedSynthesis, error: ChordwiseError
-) -> None:
+def pause(step: Step[ClaimedChunk] | Step[ClaimedSynthesis], error: ChordwiseError) -> None:
     """Release leased work and pause all jobs of its run that ask the same model.
 
     The message is for the case that this process is killed in between.
     """
+    context, lease = step.context, step.lease
     for attempt in context.database.attempts(context.lease):
         with attempt as session:
             if leases.release(session, *lease.work):
-                urgency = Urgency.of_run(work.priority)
+                urgency = Urgency.of_run(step.claimed.priority)
                 lease.promise(session, error.code, urgency=urgency, delay=context.lease)
     pause_jobs(context, lease.job_id, error)
 
@@ -101,25 +93,23 @@ def pause_jobs(context: Context, job_id: uuid.UUID, error: ChordwiseError) -> No
 
     `chordwise continue RUN` continues them; results of chunks that have ended are kept.
     """
-    for attempt in context.database.attempts(context.lease):
-        with attempt as session:
-            _pause(session, job_id, error)
 
-
-def _pause(session: Session, job_id: uuid.UUID, error: ChordwiseError) -> None:
-    job = jobs.get(session, job_id)
-    if job is None:
-        return
-    session.execute(
-        update(Job)
-        .where(Job.run_id == job.run_id, Job.model == job.model, Job.status.in_(WORKING_JOBS))
-        .values(
-            status=JobStatus.PAUSED,
-            error_code=error.code,
-            error_message=error.what,
-            hint=error.hint or None,
-            lease_token=None,
-            lease_until=None,
+    def pause_all(session: Session) -> None:
+        job = jobs.get(session, job_id)
+        if job is None:
+            return
+        session.execute(
+            update(Job)
+            .where(Job.run_id == job.run_id, Job.model == job.model, Job.status.in_(WORKING_JOBS))
+            .values(
+                status=JobStatus.PAUSED,
+                error_code=error.code,
+                error_message=error.what,
+                hint=error.hint or None,
+                lease_token=None,
+                lease_until=None,
+            )
         )
-    )
-    runs.settle(session, job.run_id)
+        runs.settle(session, job.run_id)
+
+    context.database.commit(pause_all, context.lease)

@@ -8,9 +8,7 @@ from contextlib import suppress
 import redis
 import structlog
 
-from chordwise.errors import (
-    ConfigurationError,
-)
+from chordwise.errors import ConfigurationError
 from chordwise.llm.limits import pauses
 from chordwise.llm.limits.pauses import ModelEndpoint, Pause
 from chordwise.llm.limits.shared_limits import open_client

@@ -62,13 +62,11 @@ _LOST = JobFailure(
 
 
 def _quarantine(context: Context, job_id: uuid.UUID) -> Literal[0] | None:
-    """Quarantine a job that was not started because it has had all its attempts.
+    """Quarantine a job that has had all its attempts; `None` if there is no such job.
 
     An attempt is counted before the work starts, so that a killed worker counts. A job that
     progresses is not counted again: this is the same attempt after a lost commit response, or a
     duplicate message. After a kill, no message is sent before recovery finds the job stalled.
-
-    Returns `None` if there is no such job.
     """
     limit = context.settings.pipeline.max_attempts
     for attempt in context.database.attempts(context.lease):

@@ -19,7 +19,7 @@ from chordwise.domain.analysis_tasks import (
 )
 from chordwise.domain.json_values import JsonValue, as_json
 from chordwise.domain.places import Places, located
-from chordwise.domain.states import MISSING_ROWS, ChunkStatus, JobStatus
+from chordwise.domain.states import MISSING_FIELDS, MISSING_ROWS, ChunkStatus, JobStatus
 from chordwise.domain.trust import Doubt
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.asking.assessment import AssessedAnswer
@@ -27,10 +27,10 @@ from chordwise.pipeline.asking.merge import Synthesis
 from chordwise.pipeline.runtime.context import Context
 from chordwise.storage import chunks
 from chordwise.storage.chunk_claims import ClaimedChunk
+from chordwise.storage.chunk_work import JobEnd
 from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.documents import places_of
 from chordwise.storage.fan_outs import FanOut
-from chordwise.storage.job_ends import JobEnd
 from chordwise.storage.jobs import JobFailure
 from chordwise.storage.results import NewResult, Result
 from chordwise.storage.synthesis_claims import ClaimedSynthesis
@@ -156,6 +156,8 @@ def _status_of(
         error = synthesis.error
         message = f"The parts were merged by rule, since the synthesis failed: {error.what}"
         reasons.append(JobFailure(code=error.code, message=message, hint=error.hint))
+    if said := examined.answer.missing_fields:
+        reasons.append(JobFailure(code=MISSING_FIELDS, message=said, hint=missing_rows.RENEW))
     if lost := missing_rows.losses(examined.answer.missing_rows):
         message = " ".join(missing_rows.sentences(lost))
         hint = missing_rows.hint(lost, len(parts))
@@ -170,8 +172,11 @@ def _status_of(
 def _result(job: JobInput, parts: Sequence[EndedChunk], examined: AssessedAnswer) -> Result:
     task, answer = job.task, examined.answer
     analysis = analysis_for(task.analysis_type)
-    output = located(analysis.complete(answer.output, task.options), job.places())
-    confidence, counts, doubts = examined.assessment([part.answer for part in parts], task)
+    places = job.places()
+    output = located(analysis.complete(answer.output, task.options), places)
+    outputs = [part.answer for part in parts]
+    confidence, counts, doubts = examined.assessment(outputs, task)
+    contradictions = examined.contradictions(outputs, task)
     is_preview = EXTRACTIVE in {answer.provider, *(part.provider for part in parts)}
     if is_preview and job.wants_language_model:
         doubts = (*doubts, Doubt(sentence="The built-in model answered in place of yours."))
@@ -193,7 +198,10 @@ def _result(job: JobInput, parts: Sequence[EndedChunk], examined: AssessedAnswer
         missing_rows=as_json(answer.missing_rows),
         row_counts=counts,
         failed_checks=as_json(examined.failed_checks(task)),
-        failed_chunks=[_named(p) for p in parts if p.status != ChunkStatus.SUCCEEDED],
+        contradictions=[located(row, places) for row in contradictions] or None,
+        failed_chunks=[
+            _named(p) for p in parts if p.status != ChunkStatus.SUCCEEDED or p.error_code
+        ],
         provider=answer.provider,
         model=answer.model,
         language_model=not is_preview,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 
 from sqlalchemy import case, func, null, select, true, update
 from sqlalchemy.orm import Session
@@ -52,11 +53,9 @@ def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None
             budgets.change_cap(session, run_id, budgets.checked_cap(budget_usd))
     steps = list(_reopen_jobs(context, run_id))
     for number in range(0, len(steps), 3):
-        for attempt in context.database.attempts(DATABASE_TIMEOUT):
-            with attempt as session:
-                outbox.hasten(
-                    session, _RETRY, steps[number].first, steps[number : number + 3][-1].last
-                )
+        first, last = steps[number].first, steps[number : number + 3][-1].last
+        hasten = partial(outbox.hasten, reason=_RETRY, first=first, last=last)
+        context.database.commit(hasten, DATABASE_TIMEOUT)
     return sum(step.count for step in steps)
 
 
@@ -68,31 +67,17 @@ def cancel(database: Database, run_id: uuid.UUID) -> int:
     `cancel` or `retry` completes them. Calls in flight are not stopped, but their answers are not
     stored.
     """
-    begun_at = _now(database)
-    for attempt in database.attempts(DATABASE_TIMEOUT):
-        with attempt as session:
-            runs.mark_cancelled(session, run_id)
+    begun_at = database.commit(clock.read, DATABASE_TIMEOUT)
+    database.commit(partial(runs.mark_cancelled, run_id=run_id), DATABASE_TIMEOUT)
     _cancel_jobs(database, run_id)
-    for attempt in database.attempts(DATABASE_TIMEOUT):
-        with attempt as session:
-            cancelled = runs.cancelled_since(session, run_id, begun_at)
-    return cancelled
-
-
-def _now(database: Database) -> datetime:
-    for attempt in database.attempts(DATABASE_TIMEOUT):
-        with attempt as session:
-            moment = clock.read(session)
-    return moment
+    since = partial(runs.cancelled_since, run_id=run_id, moment=begun_at)
+    return database.commit(since, DATABASE_TIMEOUT)
 
 
 def _cancel_jobs(database: Database, run_id: uuid.UUID) -> None:
-    """Cancel the jobs of a cancelled run in several transactions."""
-    cancelled = _STEP
-    while cancelled:
-        for attempt in database.attempts(DATABASE_TIMEOUT):
-            with attempt as session:
-                cancelled = runs.cancel_jobs(session, run_id, limit=_STEP)
+    step = partial(runs.cancel_jobs, run_id=run_id, limit=_STEP)
+    while database.commit(step, DATABASE_TIMEOUT):
+        continue
 
 
 _STEP = 1_000
@@ -119,18 +104,15 @@ class _Step:
 def _reopen_jobs(context: Context, run_id: uuid.UUID) -> Iterator[_Step]:
     """Queue the jobs of a run that are to be retried, each once, in several transactions."""
     after = _BEFORE_ALL
-    while True:
-        for attempt in context.database.attempts(DATABASE_TIMEOUT):
-            with attempt as session:
-                step = _reopen_some(context, session, run_id, after)
-        if step is None:
-            return
+    while step := context.database.commit(
+        partial(_reopen_some, context=context, run_id=run_id, after=after), DATABASE_TIMEOUT
+    ):
         yield step
         after = step.last
 
 
 def _reopen_some(
-    context: Context, session: Session, run_id: uuid.UUID, after: uuid.UUID
+    session: Session, context: Context, run_id: uuid.UUID, after: uuid.UUID
 ) -> _Step | None:
     rows = session.execute(
         select(Job.id, Job.chunk_count)
@@ -146,21 +128,6 @@ def _reopen_some(
     if session.scalar(opened) is None:
         return None  # cancelled since the first step
     job_ids = jobs.of_one_step((row[0], row[1]) for row in rows)
-    _reopen(context, session, job_ids)
-    asking = select(Job.id).where(in_ids(Job.id, job_ids), Job.reused_from.is_(None))
-    urgency = Urgency.of_run(session.get_one(Run, run_id).priority)
-    outbox.promise(
-        session,
-        FAN_OUT,
-        session.scalars(asking).all(),
-        reason=_RETRY,
-        urgency=urgency,
-        delay=_UNTIL_ALL_ARE_QUEUED,
-    )
-    return _Step(first=job_ids[0], last=job_ids[-1], count=len(job_ids))
-
-
-def _reopen(context: Context, session: Session, job_ids: Sequence[uuid.UUID]) -> None:
     batch_requests.forget_failures(session, job_ids)
     cleared = {**_FRESH, "hint": None, "due_at": None, "lease_token": None, "lease_until": None}
     is_at_work = (Chunk.status == ChunkStatus.RUNNING) & (Chunk.lease_until > clock.database_now())
@@ -186,3 +153,14 @@ def _reopen(context: Context, session: Session, job_ids: Sequence[uuid.UUID]) ->
             **cleared,
         )
     )
+    asking = select(Job.id).where(in_ids(Job.id, job_ids), Job.reused_from.is_(None))
+    urgency = Urgency.of_run(session.get_one(Run, run_id).priority)
+    outbox.promise(
+        session,
+        FAN_OUT,
+        session.scalars(asking).all(),
+        reason=_RETRY,
+        urgency=urgency,
+        delay=_UNTIL_ALL_ARE_QUEUED,
+    )
+    return _Step(first=job_ids[0], last=job_ids[-1], count=len(job_ids))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import structlog
@@ -24,34 +23,20 @@ from chordwise.errors import (
     ServiceUnavailableError,
     TransientError,
 )
-from chordwise.llm.middleware.concurrency_limited import Turn
-from chordwise.pipeline.asking import Question
 from chordwise.pipeline.asking.assessment import AssessedAnswer
 from chordwise.pipeline.asking.critique import examine, unexamined
 from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
-from chordwise.pipeline.asking.question import policy_of
 from chordwise.pipeline.jobs import backoff, job_results
 from chordwise.pipeline.jobs.job_results import job_input, task_of
-from chordwise.pipeline.models.ledger import Ledger
+from chordwise.pipeline.jobs.step import Step, working
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.leases import Lease
-from chordwise.storage import chunks, jobs, leases, outbox, synthesis_claims
-from chordwise.storage.chunk_work import Stored
-from chordwise.storage.job_ends import JobEnd
+from chordwise.storage import attempts, chunks, jobs, outbox, synthesis_claims
+from chordwise.storage.chunk_work import JobEnd
 from chordwise.storage.jobs import JobFailure
 from chordwise.storage.synthesis_claims import ClaimedSynthesis
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Work:
-    """A leased synthesis with the ledger and turn of its calls."""
-
-    lease: Lease
-    job: ClaimedSynthesis
-    ledger: Ledger
-    turn: Turn
 
 
 def synthesize(context: Context, job_id: uuid.UUID) -> bool:
@@ -81,22 +66,18 @@ def synthesize_claimed(context: Context, lease: Lease, claimed: ClaimedSynthesis
     Raises:
         ServiceUnavailableError: The database cannot be reached; recovery repeats it.
     """
-    work = _Work(lease=lease, job=claimed, ledger=context.ledger(lease), turn=context.models.turn())
-    with context.leases.holding(lease), closing(work.turn):
+    with working(context, claimed, lease) as step:
         try:
-            _synthesize(context, work)
+            _synthesize(step)
         except LeaseLostError:
-            context.leases.record_loss(work.lease, "answer")
+            step.record_loss()
         except ServiceUnavailableError:
             raise
         except Exception as error:  # a defect ends the job visibly
-            job_id = work.job.job_id
-            log.exception("synthesis.defect", job_id=str(job_id))
+            log.exception("synthesis.defect", job_id=str(claimed.job_id))
             what = f"A bug in Chordwise stopped the synthesis ({type(error).__name__})."
             failure = JobFailure(code="internal", message=what, hint="See the worker's log.")
-            _end(context, work, JobEnd(job_id=job_id, status=JobStatus.FAILED, failure=failure))
-        finally:
-            work.ledger.flush()
+            _end(step, JobEnd(job_id=claimed.job_id, status=JobStatus.FAILED, failure=failure))
 
 
 def _claim_last(
@@ -115,51 +96,44 @@ def _claim_last(
     if job.lease_token == lease.token:
         return synthesis_claims.find_claimed(session, lease.job_id, lease.token) or False
     max_attempts = context.settings.pipeline.max_attempts
-    if not leases.is_last(job.attempts, max_attempts):
+    if not attempts.is_last(job.attempts, max_attempts):
         return False
-    if not leases.may_claim(session, job.attempts, max_attempts):
-        outbox.defer(session, [lease.job_id], leases.LAST_ATTEMPT_WAIT)
+    if not attempts.may_claim(session, job.attempts, max_attempts):
+        outbox.defer(session, [lease.job_id], attempts.LAST_ATTEMPT_WAIT)
         return False
     claims, below = [(lease.job_id, lease.token)], job.attempts + 1
     claimed = synthesis_claims.claim_all(session, claims, context.lease, below)
     return claimed.get(lease.token, False)
 
 
-def _synthesize(context: Context, work: _Work) -> None:
-    job_id, parts = work.job.job_id, work.job.parts
-    if work.job.attempts > context.settings.pipeline.max_attempts:
-        _end(context, work, JobEnd(job_id=job_id, status=JobStatus.QUARANTINED, failure=_LOST))
+def _synthesize(step: Step[ClaimedSynthesis]) -> None:
+    job_id, parts = step.claimed.job_id, step.claimed.parts
+    if step.claimed.attempts > step.context.settings.pipeline.max_attempts:
+        _end(step, JobEnd(job_id=job_id, status=JobStatus.QUARANTINED, failure=_LOST))
     elif not any(part.status == ChunkStatus.SUCCEEDED for part in parts):
-        _end(context, work, job_results.without_result(job_id, parts))
-    elif (end := _synthesize_document(context, work)) is not None:
-        _end(context, work, end)  # the answers are freed before it is stored
+        _end(step, job_results.without_result(job_id, parts))
+    elif (end := _synthesize_document(step)) is not None:
+        _end(step, end)  # the answers are freed before it is stored
 
 
-def _synthesize_document(context: Context, work: _Work) -> JobEnd | None:
+def _synthesize_document(step: Step[ClaimedSynthesis]) -> JobEnd | None:
     """Return the end of a job with an answer; `None` if it has to wait."""
-    job, text = work.job, context.stores.texts.text(work.job.document_id, within=context.lease)
+    context, job = step.context, step.claimed
+    text = context.stores.texts.text(job.document_id, within=context.lease)
     source = Source(text)
     parts = [
         replace(part, answer=part.answer and grounding.regrounded(part.answer, source))
         for part in job.parts
     ]
     answers = [chunks.answer_of(part) for part in parts if part.status == ChunkStatus.SUCCEEDED]
-    call_context = context.call_context(job, work.ledger, work.turn)
     try:
-        document = Question(
-            model=context.models.open(job.model, call_context),
-            task=task_of(job),
-            source=source,
-            record_check=work.ledger.check,
-            policy=policy_of(context.settings, work.lease.require),
-        )
-        synthesizer = Synthesizer(document=document)
+        synthesizer = Synthesizer(document=step.question(task_of(job), source))
         synthesis = _synthesized(context, synthesizer, answers, job)
         examined = _examined(context, synthesizer, synthesis, job)
     except (PausingError, ConfigurationError) as error:
-        backoff.pause(context, work.lease, job, error)
+        backoff.pause(step, error)
     except (ModelError, AwaitingBatchError) as error:
-        backoff.postpone(context, work.lease, job, error)
+        backoff.postpone(step, error)
     else:
         inputs = job_input(context, job, synthesizer.task, text)
         return job_results.with_result(inputs, parts, synthesis, examined)
@@ -204,20 +178,6 @@ _LOST = JobFailure(
 )
 
 
-def _end(context: Context, work: _Work, end: JobEnd) -> None:
-    """Store result, end state and the run's status in one transaction, if the lease holds."""
-    lease = work.lease
-    lease.require()
-    work.turn.finish()
-    calls = work.ledger.pop_ended()
-    ended = replace(end, token=lease.token, calls=calls)
-    try:
-        stored = context.stores.chunks.end(ended, context.outage_timeout)
-    except ServiceUnavailableError:
-        raise
-    except Exception:
-        work.ledger.restore_ended(calls)
-        raise
-    if stored is Stored.LOST:
-        raise LeaseLostError("Another worker has claimed the synthesis.")
-    log.info("job.ended", job_id=str(lease.job_id), status=end.status)
+def _end(step: Step[ClaimedSynthesis], end: JobEnd) -> None:
+    step.end(end)
+    log.info("job.ended", job_id=str(step.claimed.job_id), status=end.status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
 
 from sqlalchemy.orm import Session
@@ -17,40 +17,32 @@ from chordwise.domain.answer_tables import BASE_COLUMNS
 from chordwise.domain.identifiers import sql_identifier
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields, measures
-from chordwise.domain.learning.judgments import Judged, JudgedPart, judge
+from chordwise.domain.learning.judgments import Judged, JudgedPart, judge, unanswered
 from chordwise.domain.learning.measures import Measure
 from chordwise.domain.learning.truths import Truth
 from chordwise.domain.states import DeliveryEvent
 from chordwise.errors import RegressionError, UsageError
-from chordwise.pipeline.learning import judgeable
+from chordwise.pipeline.learning import scope as scopes
 from chordwise.pipeline.learning.gold import Gold, covers
 from chordwise.pipeline.learning.scope import Scope
-from chordwise.pipeline.runtime.occurrence import Occurrence
-from chordwise.relations.judged_results import DROPS
+from chordwise.pipeline.runtime.context import Occurrence
+from chordwise.relations.judgments import DROPS
 from chordwise.relations.relation import Row
 from chordwise.relations.results import ResultSelection
-from chordwise.storage import evaluations, judgments
 from chordwise.storage import feedback as stored_feedback
+from chordwise.storage import judgments
 from chordwise.storage.database import Database, driver
-from chordwise.storage.evaluations import Evaluation
-from chordwise.storage.judgments import JudgedBy
+from chordwise.storage.judgments import Evaluation, JudgedBy
 
 
 def evaluate(
     database: Database, scope: Scope, occurrence: Occurrence | None = None
 ) -> Sequence[Row]:
-    """Compare the results of a scope with the truth, and store the metrics.
+    """Compare the results of a scope with the truth, and store the metrics; none without feedback.
 
-    A row has the metrics of one analysis type: `measured` all together and by groups (`measure`),
-    the documents and fields of a gold file that are `missing` in the results, the `manners` in
-    which the values of each field were compared, and the metrics that fell since the previous
-    evaluation (`drops`).
-
-    Returns an empty sequence if there is no feedback yet. No transaction is open during the
-    computation. The random seed is fixed, so repeated evaluations give the same intervals.
-
-    The outcome of an `occurrence` is stored in the transaction that stores the metrics. A process
-    that resumes it after a crash reports the same drop, and evaluates nothing.
+    A row has those of one analysis type: `measured` all together and by groups, what of a gold file
+    is `missing`, the `manners` in which fields were compared, and the `drops` of metrics. An
+    `occurrence` that is resumed after a crash reports the same drop, and evaluates nothing.
 
     Raises:
         RegressionError: The answers of an `occurrence` are worse than at the previous evaluation.
@@ -60,45 +52,38 @@ def evaluate(
         _require_no_drop(occurrence)
         return ()
     with database.read() as session:
-        comparisons = compare(session, scope)
-    random = Random(0)  # noqa: S311 - statistics, not secrets
-    measured = [measure(comparison, random) for comparison in comparisons]
-    done: list[Row] = []
+        comparisons = _compared_by_kind(session, scope)
+    random = Random(0)  # noqa: S311 - repeated evaluations give the same intervals
+    measured = [_measured(comparison, random) for comparison in comparisons]
+    rows: list[Row] = []
 
     def store(session: Session) -> int:
-        done.clear()
+        rows.clear()
         for comparison, parts in zip(comparisons, measured, strict=True):
             ids = _store(session, scope, comparison, parts)
             row = {
-                "analysis_type": comparison.kind,
-                "missing": comparison.missing,
-                "manners": comparison.manners,
+                **{name: comparison[name] for name in ("analysis_type", "missing", "manners")},
                 "measured": parts,
                 "drops": DROPS.read(driver(session), {"evaluation_ids": ids}),
             }
-            done.append(row)
+            rows.append(row)
         if occurrence is not None:
-            judged = sum(len(comparison.compared) for comparison in comparisons)
-            _record(occurrence, session, scope, done, judged)
-        return len(done)
+            outcome: JsonObject = {
+                "judged": sum(len(comparison["compared"]) for comparison in comparisons),
+                "missing": sum(len(row["missing"]) for row in rows),
+            }
+            if drops := [drop_in_words(drop) for row in rows for drop in row["drops"]]:
+                outcome |= {"profile": scope.profile, "fell": list[JsonValue](drops)}
+            event = DeliveryEvent.ANSWERS_REGRESSED if drops else ""
+            occurrence.record_in(session, outcome, event)
+        return len(rows)
 
     if occurrence is None:
         database.commit(store)
     else:
         occurrence.write(store)
         _require_no_drop(occurrence)
-    return done
-
-
-def _record(
-    occurrence: Occurrence, session: Session, scope: Scope, done: Sequence[Row], judged: int
-) -> None:
-    missing = sum(len(row["missing"]) for row in done)
-    outcome: JsonObject = {"judged": judged, "missing": missing}
-    drops = [drop_in_words(drop) for row in done for drop in row["drops"]]
-    if drops:
-        outcome |= {"profile": scope.profile, "fell": list[JsonValue](drops)}
-    occurrence.record_in(session, outcome, DeliveryEvent.ANSWERS_REGRESSED if drops else "")
+    return rows
 
 
 def _require_no_drop(occurrence: Occurrence) -> None:
@@ -114,21 +99,20 @@ def drop_in_words(drop: Row) -> str:
     )
 
 
-def measure(comparison: Comparison, random: Random) -> Sequence[Row]:
+def _measured(comparison: Row, random: Random) -> Sequence[Row]:
     """Measure all results together and, if several models or prompts answered, each group.
 
     Where learned examples were shown, the held-out documents are measured as well: as these never
     become examples, only they show the effect without bias.
     """
-    groups: dict[tuple[str, ...], list[ComparedResult]] = defaultdict(list)
-    for one in comparison.compared:
-        groups[tuple(one.result[column] for column in _GROUP)].append(one)
-    several: tuple[None, ...] = (None,) * len(_GROUP)
-    only = next(iter(groups)) if len(groups) == 1 else several
-    whole = comparison.compared
+    whole: Sequence[Row] = [*comparison["compared"], *comparison["unanswered"]]
+    groups: dict[tuple[str | None, ...], list[Row]] = defaultdict(list)
+    for result in comparison["compared"]:
+        groups[tuple(result[column] for column in _GROUP)].append(result)
+    only = next(iter(groups)) if len(groups) == 1 else (None,) * len(_GROUP)
     parts = [(only, whole), *(sorted(groups.items()) if len(groups) > 1 else ())]
-    held_out = [one for one in whole if one.result["is_held_out"]]
-    if held_out and any(one.result["saw_examples"] for one in whole):
+    held_out = [result for result in comparison["compared"] if result["is_held_out"]]
+    if held_out and any(result["saw_examples"] for result in comparison["compared"]):
         parts.append((only, held_out))
     return [
         {
@@ -136,7 +120,7 @@ def measure(comparison: Comparison, random: Random) -> Sequence[Row]:
             "is_held_out": part is held_out,
             **dict(zip(_GROUP, group, strict=True)),
             "judged": len(part),
-            "unjudged": comparison.unjudged if part is whole else 0,
+            "unjudged": comparison["unjudged"] if part is whole else 0,
             "measures": list(_measures(part, random)),
         }
         for group, part in parts
@@ -144,7 +128,7 @@ def measure(comparison: Comparison, random: Random) -> Sequence[Row]:
 
 
 def _store(
-    session: Session, scope: Scope, comparison: Comparison, measured: Sequence[Row]
+    session: Session, scope: Scope, comparison: Row, measured: Sequence[Row]
 ) -> Sequence[uuid.UUID]:
     """Store the metrics, and each judgment with the evaluation of the whole.
 
@@ -156,23 +140,23 @@ def _store(
             run_id=scope.selection.run_id,
             run=scope.run_name or None,
             profile=scope.profile or None,
-            analysis_type=comparison.kind,
+            analysis_type=comparison["analysis_type"],
             gold_file=gold.name if gold else None,
             gold_sha256=gold.sha256 if gold else None,
-            missing=len(comparison.missing),
+            missing=len(comparison["missing"]),
             **{name: part[name] for name in part if name != "measures"},
         )
-        evaluations.store(session, evaluation, part["measures"])
+        judgments.store_evaluation(session, evaluation, part["measures"])
         ids.append(evaluation.id)
         if part["is_whole"]:
-            judged = [(one.result, one.judged.judgments) for one in comparison.compared]
+            judged = [(result, result["judged"].judgments) for result in comparison["compared"]]
             source = JudgedBy.GOLD if gold else JudgedBy.FEEDBACK
             judgments.store(session, judged, source, evaluation.id)
     return ids
 
 
-def _measures(compared: Sequence[ComparedResult], random: Random) -> Iterator[Measure]:
-    all_judged = [one.judged for one in compared]
+def _measures(compared: Sequence[Row], random: Random) -> Iterator[Measure]:
+    all_judged: Sequence[Judged] = [result["judged"] for result in compared]
     whole = [j for judged in all_judged for j in judged.judgments if j.part is JudgedPart.RESULT]
     values = [j for judged in all_judged for j in judged.judgments if j.part is JudgedPart.FIELD]
     choices = [judged.choice for judged in all_judged if judged.choice]
@@ -180,62 +164,47 @@ def _measures(compared: Sequence[ComparedResult], random: Random) -> Iterator[Me
     if whole and not choices:
         yield measures.share("accuracy", sum(j.is_right for j in whole), len(whole))
     yield from measures.measure_fields([s for judged in all_judged for s in judged.scores], random)
-    metrics = {name for one in compared for name in one.means}
-    means = {n: [one.means[n] for one in compared if n in one.means] for n in sorted(metrics)}
-    yield from measures.measure_means(means, random)
+    means: dict[str, list[float]] = defaultdict(list)
+    for result in compared:
+        for metric, number in result["means"].items():
+            means[metric].append(number)
+    yield from measures.measure_means(dict(sorted(means.items())), random)
     yield from measures.measure_confidence(whole)
     yield from measures.measure_confidence(values, "values")
 
 
 _GROUP = ("provider", "model", "prompt_version")
-_CONTRADICTION = "another line about the same content contradicts it"
-_UNASKED = "a field that no question asks for"
 _OF_WORKBOOKS = ("to_check", "file")
 _OF_LISTS = " (rows)"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComparedResult:
-    """A result compared with the truth; `means` are numbers to be averaged, by metric."""
+def _compared_by_kind(session: Session, scope: Scope) -> Sequence[Row]:
+    """Compare the results of a scope with the truth, by analysis type.
 
-    result: Row
-    judged: Judged
-    means: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """The results of one analysis type compared with the truth.
-
-    The truth about `unjudged` results is unknown. `manners` count the right values of each field by
-    how they were compared. `missing` are the documents and fields of a gold file that match no
-    result, each with the reason.
-    """
-
-    kind: AnalysisType
-    compared: Sequence[ComparedResult]
-    unjudged: int
-    manners: Mapping[str, Mapping[str, int]]
-    missing: Sequence[Mapping[str, str]] = ()
-
-
-def compare(session: Session, scope: Scope) -> Sequence[Comparison]:
-    """Compare the results of a scope with the truth; without any feedback there are none.
-
-    Answers are read in batches, and the session's transaction ends after each.
-
-    Raises:
-        UsageError: A gold file matches no result, or its labels could belong to two types.
+    Of the results in `compared`, `judged` are the judgments, and `means` numbers to be averaged, by
+    metric. The truth about `unjudged` results is unknown. `missing` are the documents and fields of
+    a gold file that match no result, each with the reason; in a suite, these documents are
+    `unanswered` as well, and count as wrong. The session's transaction ends after each batch of
+    answers.
     """
     selection, gold = scope.selection, scope.gold
-    results = judgeable.listed(session, selection, scope.questions)
+    results = scopes.listed(session, selection, scope.questions)
     if gold is None:
-        comparisons = _with_feedback(session, results)
-        return [comparison for comparison in comparisons if comparison.compared]
-    names = judgeable.names(session, results, selection.run_id)
-    kinds = _kinds(selection, results, gold)
-    comparisons = [_of_kind(session, kind, results, gold, names) for kind in kinds]
-    if not any(comparison.compared for comparison in comparisons):
+        feedback = stored_feedback.by_document(session, (row["document_id"] for row in results))
+        truth_of = {
+            row["result_id"]: truth
+            for row in results
+            if (truth := scopes.truth_about(row, feedback.get(row["document_id"], ())))
+        }
+        answered = dict.fromkeys(row["analysis_type"] for row in results)
+        comparisons = [_compared(session, kind, results, truth_of) for kind in answered]
+        return [comparison for comparison in comparisons if comparison["compared"]]
+    names = scopes.names(session, results, selection.run_id)
+    comparisons = [
+        _of_kind(session, kind, results, gold, names, selection.run_id)
+        for kind in _kinds(selection, results, gold)
+    ]
+    if not gold.is_complete and not any(row["compared"] for row in comparisons):
         raise UsageError(
             f"{gold.name} has no right answers for any result.",
             "It names other documents, or covers other analysis types.",
@@ -243,22 +212,10 @@ def compare(session: Session, scope: Scope) -> Sequence[Comparison]:
     return comparisons
 
 
-def _with_feedback(session: Session, results: Sequence[Row]) -> Sequence[Comparison]:
-    feedback = stored_feedback.by_document(session, (row["document_id"] for row in results))
-    truth_of = {
-        row["result_id"]: truth
-        for row in results
-        if (truth := judgeable.truth_about(row, feedback.get(row["document_id"], ())))
-    }
-    kinds = dict.fromkeys(row["analysis_type"] for row in results)
-    return [_compared(session, kind, results, truth_of) for kind in kinds]
-
-
 def _kinds(
     selection: ResultSelection, results: Sequence[Row], gold: Gold
 ) -> Sequence[AnalysisType]:
-    """Return the analysis types that occur in the results and that the gold file covers."""
-    there = {row["analysis_type"] for row in results}
+    there = selection.types if gold.is_complete else {row["analysis_type"] for row in results}
     kinds = [kind for kind in AnalysisType if kind in there and gold.names_of(kind)]
     labeled = [f"--type {kind}" for kind in kinds if analysis_for(kind).label_path]
     if len(labeled) > 1:
@@ -274,31 +231,54 @@ def _of_kind(
     kind: AnalysisType,
     results: Sequence[Row],
     gold: Gold,
-    names: judgeable.Names,
-) -> Comparison:
+    names: scopes.Names,
+    run_id: uuid.UUID | None,
+) -> Row:
     of_kind = [row for row in results if row["analysis_type"] == kind]
     by_document: dict[uuid.UUID, list[Row]] = defaultdict(list)
     for row in of_kind:
         by_document[row["document_id"]].append(row)
     truth_of: dict[uuid.UUID, Truth] = {}
-    missing = list(_unasked(of_kind, gold)) if kind == AnalysisType.EXTRACTION else []
+    is_of_fields = of_kind and kind == AnalysisType.EXTRACTION
+    missing = list(_unasked(of_kind, gold)) if is_of_fields else []
+    absent: list[str] = []
     for name in gold.names_of(kind):
         documents, truth = names.find(name), gold.truths[name]
         known = {
-            row["result_id"]: _asked(row, truth)
+            row["result_id"]: _requested(row, truth)
             for document_id in documents
             for row in by_document.get(document_id, ())
         }
-        if len(documents) != 1 or not known:
-            missing.append({"document": name, "reason": _why_missing(len(documents))})
+        reason = ""
+        if len(documents) > 1:
+            reason = f"{len(documents)} documents have this name; give the hash or a longer path"
+        elif not known:
+            absent.append(name)
         elif any(truth_of.get(result_id, one) != one for result_id, one in known.items()):
-            missing.append({"document": name, "reason": _CONTRADICTION})
+            reason = "another line about the same content contradicts it"
+        if reason:
+            missing.append({"document": name, "reason": reason})
         else:
             truth_of |= known
-    return replace(_compared(session, kind, of_kind, truth_of), missing=missing)
+    reasons = scopes.reasons(session, absent, run_id, kind) if absent else {}
+    missing += ({"document": name, "reason": reasons[name]} for name in absent)
+    wrong = [gold.truths[name] for name in absent if gold.is_complete]
+    if of_kind:
+        wrong = [_requested(of_kind[0], truth) for truth in wrong]
+    return {
+        **_compared(session, kind, of_kind, truth_of),
+        "missing": missing + list(gold.unusable),
+        "unanswered": [
+            {"judged": unanswered(kind, truth), "means": _NO_SUMMARY if truth.reference else {}}
+            for truth in wrong
+        ],
+    }
 
 
-def _asked(result: Row, truth: Truth) -> Truth:
+_NO_SUMMARY = {"rouge_1": 0.0, "rouge_l": 0.0}
+
+
+def _requested(result: Row, truth: Truth) -> Truth:
     """Return the truth without the fields that the result's question does not ask for."""
     if result["analysis_type"] != AnalysisType.EXTRACTION:
         return truth
@@ -326,13 +306,7 @@ def _unasked(results: Sequence[Row], gold: Gold) -> Iterator[Mapping[str, str]]:
     for name in names:
         is_exported = sql_identifier(name) in exported or name.endswith(_OF_LISTS)
         if name not in requested and not is_exported:
-            yield {"document": name, "reason": _UNASKED}
-
-
-def _why_missing(documents: int) -> str:
-    if documents > 1:
-        return f"{documents} documents have this name; give the hash or a longer path"
-    return "no result of this type" if documents else "no such document"
+            yield {"document": name, "reason": "a field that no question asks for"}
 
 
 def _compared(
@@ -340,24 +314,29 @@ def _compared(
     kind: AnalysisType,
     results: Sequence[Row],
     truth_of: Mapping[uuid.UUID, Truth],
-) -> Comparison:
-    """Compare the results of an analysis type whose truth is known, by their ids."""
+) -> Row:
     of_kind = [row for row in results if row["analysis_type"] == kind]
-    compared = []
+    compared: list[Row] = []
     manners: dict[str, Counter[str]] = defaultdict(Counter)
-    for some in judgeable.batches([row for row in of_kind if row["result_id"] in truth_of]):
-        answers = list(judgeable.read(session, some))
+    for some in scopes.batches([row for row in of_kind if row["result_id"] in truth_of]):
+        answers = list(scopes.read(session, some))
         session.commit()  # the computation may take a minute, during which no transaction is open
         for answer in answers:
             truth = truth_of[answer["result_id"]]
             judged = judge(answer["answer"], truth)
             if judged.judgments or covers(truth, kind):
                 means = dict(_means(answer, truth))
-                compared.append(ComparedResult(result=answer, judged=judged, means=means))
+                compared.append({**answer, "judged": judged, "means": means})
                 for name, expected in truth.fields.items():
                     manners[name].update(truth.comparing(name).manners(expected))
-    unjudged = len(of_kind) - len(compared)
-    return Comparison(kind=kind, compared=compared, unjudged=unjudged, manners=manners)
+    return {
+        "analysis_type": kind,
+        "compared": compared,
+        "unjudged": len(of_kind) - len(compared),
+        "manners": manners,
+        "missing": [],
+        "unanswered": [],
+    }
 
 
 def _means(result: Row, truth: Truth) -> Iterator[tuple[str, float]]:

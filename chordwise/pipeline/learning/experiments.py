@@ -6,9 +6,7 @@ import re
 import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from decimal import Decimal
-from functools import partial
 from typing import Annotated, TypeAlias, TypedDict
 
 import tomlkit
@@ -20,13 +18,9 @@ from tomlkit.exceptions import TOMLKitError
 from chordwise.domain import json_values
 from chordwise.domain.analysis_tasks import AnalysisType, options_to_json, question_of
 from chordwise.domain.flags import Option
-from chordwise.domain.json_values import JsonObject, as_json
+from chordwise.domain.json_values import JsonObject, JsonValue, as_json
 from chordwise.domain.learning import experiments as statistics
-from chordwise.domain.learning.experiments import (
-    CONTROL,
-    Observation,
-    Outcome,
-)
+from chordwise.domain.learning.experiments import CONTROL, Known, Outcome
 from chordwise.domain.learning.judgments import correct_by_field
 from chordwise.domain.number_formats import parse_share
 from chordwise.domain.states import Lane, RunStatus
@@ -42,7 +36,7 @@ from chordwise.pipeline.intake.run_options import (
     run_options,
     to_json,
 )
-from chordwise.pipeline.learning import judgeable
+from chordwise.pipeline.learning import scope as scopes
 from chordwise.pipeline.models import budgets
 from chordwise.pipeline.models.model_client import lane_for
 from chordwise.pipeline.runtime.context import ReadingContext
@@ -100,8 +94,6 @@ SHARES: Mapping[str, tuple[float | None, float | None]] = {
 """The options that are shares, with their default and their maximum; see `parse_share`."""
 Variants: TypeAlias = Sequence[tuple[str, Mapping[str, str]]]
 """The names of variants, each with the changed entries of the profile as texts."""
-_Known: TypeAlias = tuple[float, datetime]
-"""An outcome, and the time when it became known."""
 
 
 class ExperimentArguments(TypedDict, total=False):
@@ -180,7 +172,17 @@ def start(
     for options in (control, *options_of.values()):
         budgets.cap_for(settings, options.model, budget_usd or control.budget_usd)
     lanes = {lane_for(settings, options.model, control.lane) for options in options_of.values()}
-    run = _run_of_pairs(name, control, Lane.BATCH if lanes == {Lane.BATCH} else Lane.ONLINE)
+    # The run of the additional answers to paired documents, which starts as finished.
+    run = Run(
+        id=new_id(),
+        name=f"experiment-{name}",
+        status=RunStatus.FINISHED,
+        options=to_json(control),
+        type_count=len(control.types),
+        priority=Priority.NIGHTLY,
+        lane=Lane.BATCH if lanes == {Lane.BATCH} else Lane.ONLINE,
+        found_count=0,
+    )
     experiment = Experiment(
         id=new_id(),
         name=name,
@@ -193,26 +195,8 @@ def start(
     return experiment
 
 
-def _run_of_pairs(name: str, control: RunOptions, lane: Lane) -> Run:
-    """Return the run of the additional answers to paired documents, which starts as finished."""
-    return Run(
-        id=new_id(),
-        name=f"experiment-{name}",
-        status=RunStatus.FINISHED,
-        options=to_json(control),
-        type_count=len(control.types),
-        priority=Priority.NIGHTLY,
-        lane=lane,
-        found_count=0,
-    )
-
-
 def _check(names: Sequence[str], share: float | None) -> None:
-    """Check the names of an experiment and its variants, and the share of each variant.
-
-    Raises:
-        UsageError: A name is invalid or repeated, or the shares leave nothing for the control.
-    """
+    """Check the names of an experiment and its variants, and the share of each variant."""
     variants = names[1:]
     if not variants or len({*variants, CONTROL}) <= len(variants):
         raise UsageError(
@@ -233,12 +217,7 @@ def _check(names: Sequence[str], share: float | None) -> None:
 def _with_changes(
     settings: Settings, profile: Profile, control: RunOptions, name: str, entries: Mapping[str, str]
 ) -> tuple[JsonObject, RunOptions]:
-    """Return the changes of a variant as parsed values, and its run options.
-
-    Raises:
-        UsageError: An entry cannot be changed, or the variant asks the same question as the
-            profile.
-    """
+    """Return the changes of a variant as parsed values, and its run options."""
     for entry in entries:
         if entry not in CHANGEABLE:
             raise UsageError(
@@ -309,31 +288,27 @@ def _unknown(name: str) -> UsageError:
     )
 
 
-def status(session: Session, settings: Settings, name: str) -> Row:
-    """Return an experiment with the current comparison of its `variants`, the control first.
+def status(session: Session, settings: Settings, name: str = "") -> list[Row]:
+    """Return the experiment of this name, or all, the newest first, with the current comparison.
 
-    It `is_current` unless the profile has changed its question, so that no more documents join. Of
-    the `documents` of a variant, others have answered the `paired` ones as well, and `further` is
-    the estimated number of documents until a decision. Each of its `outcomes` has the `mean` and
-    the `difference` to the control.
+    The control is the first of the `variants`. An experiment `is_current` unless the profile has
+    changed its question, so that no more documents join. Of the `documents` of a variant, others
+    have answered the `paired` ones as well, and `further` is the estimated number of documents
+    until a decision. Each of its `outcomes` has the `mean` and the `difference` to the control.
 
     Raises:
         UsageError: It does not exist.
     """
-    for experiment in statuses(session, settings, name):
-        return experiment
-    raise _unknown(name)
-
-
-def statuses(session: Session, settings: Settings, name: str = "") -> list[Row]:
-    """Return the experiment of this name, or all, the newest first, like `status`."""
+    rows = EXPERIMENTS.read(driver(session), {"name": name})
+    if name and not rows:
+        raise _unknown(name)
     return [
         {
             **{column: row[column] for column in row if column not in _INTERNAL},
-            "is_current": _is_current(settings, row),
+            "is_current": row["control"] == _key_today(settings, row["profile"]),
             "variants": _compared(session, row),
         }
-        for row in EXPERIMENTS.read(driver(session), {"name": name})
+        for row in rows
     ]
 
 
@@ -341,12 +316,10 @@ _INTERNAL = ("id", "control", "paired")
 _SHOWN = ("name", "changes", "stopped_at", "stopped_because")
 
 
-def _is_current(settings: Settings, experiment: Row) -> bool:
-    profile = settings.profiles.get(experiment["profile"])
-    if profile is None:
-        return False
-    today = effective_options(settings, run_options(settings, profile))
-    return bool(as_json(experiment_key(today)) == experiment["control"])
+def _key_today(settings: Settings, name: str) -> JsonValue:
+    if (profile := settings.profiles.get(name)) is None:
+        return None
+    return as_json(experiment_key(effective_options(settings, run_options(settings, profile))))
 
 
 def _compared(session: Session, experiment: Row) -> list[Row]:
@@ -356,72 +329,61 @@ def _compared(session: Session, experiment: Row) -> list[Row]:
     for answer in ANSWERS.read(driver(session), of_experiment):
         answers[answer["variant"]].append(answer)
     judged = _judged(session, experiment, variants, answers)
-    documents = {name: {row["document_id"] for row in rows} for name, rows in answers.items()}
-    shared = documents.get(CONTROL, set())
-    of_control = {outcome: _observations(answers[CONTROL], outcome, judged) for outcome in Outcome}
-    compare = partial(
-        _outcomes,
-        of_control,
-        outcome=Outcome(experiment["outcome"]),
-        risk=experiment["risk"] / len(variants),
-        is_paired=experiment["paired"] > 0,
-    )
-    compared: list[Row] = [
-        {
-            **{column: row[column] for column in _SHOWN},
-            "documents": len(documents.get(row["name"], ())),
-            "paired": len(documents.get(row["name"], set()) & shared),
-            **compare(
-                {
-                    measure: _observations(answers[row["name"]], measure, judged)
-                    for measure in Outcome
-                }
-            ),
-        }
-        for row in variants
-    ]
-    others = set[uuid.UUID]().union(*(documents.get(row["name"], ()) for row in variants))
-    control: Row = {
-        **dict.fromkeys(_SHOWN),
-        "name": CONTROL,
-        "changes": {},
-        "documents": len(shared),
-        "paired": len(shared & others),
-        **compare(None),
-    }
-    return [control, *compared]
+    control: Row = {**dict.fromkeys(_SHOWN), "name": CONTROL, "changes": {}}
+    names = [CONTROL, *(row["name"] for row in variants)]
+    documents = {name: {answer["document_id"] for answer in answers[name]} for name in names}
+    of_control = {outcome: _known(answers[CONTROL], outcome, judged) for outcome in Outcome}
+    others = set[uuid.UUID]().union(*(documents[name] for name in names[1:]))
+    compared: list[Row] = []
+    for row in (control, *variants):
+        name, is_variant = row["name"], row is not control
+        comparisons = [
+            _difference(
+                of_control[outcome],
+                _known(answers[name], outcome, judged) if is_variant else None,
+                outcome,
+                {**experiment, "risk": experiment["risk"] / len(variants)},
+            )
+            for outcome in Outcome
+        ]
+        further = [comparison.pop("further") for comparison in comparisons]
+        shared = documents[CONTROL] if is_variant else others
+        compared.append(
+            {
+                **{column: row[column] for column in _SHOWN},
+                "documents": len(documents[name]),
+                "paired": len(documents[name] & shared),
+                "outcomes": comparisons,
+                "further": further[list(Outcome).index(experiment["outcome"])],
+            }
+        )
+    return compared
 
 
-Observations: TypeAlias = Mapping[Outcome, Sequence[Observation]]
-
-
-def _outcomes(
-    of_control: Observations,
-    of_variant: Observations | None,
-    *,
+def _difference(
+    of_control: Mapping[uuid.UUID, Known],
+    of_variant: Mapping[uuid.UUID, Known] | None,
     outcome: Outcome,
-    risk: float,
-    is_paired: bool,
+    experiment: Row,
 ) -> Row:
-    """Return the outcomes of a variant compared with the control's, or those of the control."""
-    outcomes = []
-    for measure, observations in (of_variant or of_control).items():
-        values = [one.value for one in observations]
-        evidence = statistics.evidence(of_control[measure], observations)
-        difference = statistics.difference(evidence, measure, risk, is_paired=is_paired)
-        row = {
-            "outcome": measure,
-            "documents": len(values),
-            "mean": sum(values) / len(values) if values else None,
-            "difference": difference if of_variant else None,
-            "verdict": statistics.verdict(difference, measure) if of_variant else None,
-        }
-        outcomes.append(row)
-    further = None
-    if of_variant:
-        evidence = statistics.evidence(of_control[outcome], of_variant[outcome])
-        further = statistics.remaining_documents(evidence, outcome, risk, is_paired=is_paired)
-    return {"outcomes": outcomes, "further": further}
+    """Return an outcome of a variant compared with the control's, or that of the control."""
+    values = [value for value, _ in (of_control if of_variant is None else of_variant).values()]
+    compared: Row = {
+        "outcome": outcome,
+        "documents": len(values),
+        "mean": sum(values) / len(values) if values else None,
+        **dict.fromkeys(("difference", "verdict", "further")),
+    }
+    if of_variant is not None:
+        evidence, risk = statistics.evidence(of_control, of_variant), experiment["risk"]
+        is_paired = experiment["paired"] > 0
+        difference = statistics.difference(evidence, outcome, risk, is_paired=is_paired)
+        compared |= {"difference": difference, "verdict": statistics.verdict(difference, outcome)}
+        if outcome == experiment["outcome"]:
+            compared["further"] = statistics.remaining_documents(
+                evidence, outcome, risk, is_paired=is_paired
+            )
+    return compared
 
 
 def _judged(
@@ -429,7 +391,7 @@ def _judged(
     experiment: Row,
     variants: Sequence[Row],
     answers: Mapping[str, Sequence[Row]],
-) -> Mapping[uuid.UUID, _Known]:
+) -> Mapping[uuid.UUID, Known]:
     """Return the share of right fields in each job's answer, according to the feedback.
 
     Feedback on one answer also judges other answers to the same document.
@@ -450,28 +412,28 @@ def _judged(
     judgeable_ids = [
         job["job_id"] for job in jobs if (job["document_id"], job["analysis_type"]) in remarks
     ]
-    judged: dict[uuid.UUID, _Known] = {}
-    for some in judgeable.batches(judgeable_ids):
-        listed = judgeable.listed(session, ResultSelection(job_ids=tuple(some), every_answer=True))
-        for result in judgeable.read(session, listed):
+    judged: dict[uuid.UUID, Known] = {}
+    for some in scopes.batches(judgeable_ids):
+        listed = scopes.listed(session, ResultSelection(job_ids=tuple(some), every_answer=True))
+        for result in scopes.read(session, listed):
             kind = result["analysis_type"]
             about = remarks[result["document_id"], kind]
-            if is_right := correct_by_field(result["answer"], judgeable.truth_of(kind, about)):
+            if is_right := correct_by_field(result["answer"], scopes.truth_of(kind, about)):
                 share = sum(is_right.values()) / len(is_right)
                 known_at = max(result["created_at"], *(one.created_at for one in about))
                 judged[result["job_id"]] = share, known_at
     return judged
 
 
-def _observations(
-    answers: Sequence[Row], outcome: Outcome, judged: Mapping[uuid.UUID, _Known]
-) -> Sequence[Observation]:
+def _known(
+    answers: Sequence[Row], outcome: Outcome, judged: Mapping[uuid.UUID, Known]
+) -> Mapping[uuid.UUID, Known]:
     """Return the known outcome of each document that a variant has answered.
 
     If a document has several analyses, shares are averaged and amounts are summed. `judged` holds
     the judgments of answers by job.
     """
-    of_documents: dict[uuid.UUID, list[_Known | None]] = defaultdict(list)
+    of_documents: dict[uuid.UUID, list[Known | None]] = defaultdict(list)
     for answer in answers:
         known = None
         if outcome is Outcome.RIGHT:
@@ -479,18 +441,14 @@ def _observations(
         elif answer["valid"] is not None and answer[outcome] is not None:
             known = answer[outcome], answer["finished_at"]
         of_documents[answer["document_id"]].append(known)
-    observations = []
+    observed: dict[uuid.UUID, Known] = {}
     for document_id, answered in of_documents.items():
         outcomes = [known for known in answered if known is not None]
         if outcomes and (len(outcomes) == len(answered) or outcome is Outcome.RIGHT):
             total = sum(value for value, _ in outcomes)
-            observation = Observation(
-                document_id=document_id,
-                value=total / len(outcomes) if outcome.is_share else total,
-                known_at=max(moment for _, moment in outcomes),
-            )
-            observations.append(observation)
-    return observations
+            value = total / len(outcomes) if outcome.is_share else total
+            observed[document_id] = value, max(moment for _, moment in outcomes)
+    return observed
 
 
 def conclude(

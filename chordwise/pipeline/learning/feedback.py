@@ -16,11 +16,11 @@ from chordwise.domain import json_values
 from chordwise.domain.analysis_tasks import AnalysisType, options_from
 from chordwise.domain.identifiers import id_in
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.learning.feedback_input import FeedbackInput, Understood, parsed, understand
+from chordwise.domain.learning.feedback_input import FeedbackInput, parsed, understand
 from chordwise.domain.learning.judgments import judge
-from chordwise.domain.learning.truths import Verdict
+from chordwise.domain.learning.truths import Remark, Verdict
 from chordwise.errors import UsageError
-from chordwise.pipeline.learning import judgeable
+from chordwise.pipeline.learning import scope as scopes
 from chordwise.pipeline.learning.gold import RecordFile, read_records
 from chordwise.relations.relation import Row
 from chordwise.relations.results import ResultSelection
@@ -33,50 +33,28 @@ _COLUMNS = ("document", "type", "path", "verdict", "value", "note", "author")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signed:
-    """A verdict with its note and its author."""
-
-    entered: FeedbackInput
-    note: str = ""
-    author: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FeedbackLine:
     """A line of a feedback file: a verdict on a document's result."""
 
     number: int
     document: str
-    analysis_type: AnalysisType | None
-    signed: Signed
+    analysis_type: AnalysisType | None = None
+    entered: FeedbackInput
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """The numbers of stored, already known and withdrawn verdicts, and the `unmatched` lines.
-
-    Such a line matches no result, or the result does not allow its verdict.
-    """
-
-    stored: int = 0
-    known: int = 0
-    withdrawn: int = 0
-    unmatched: Sequence[Row] = ()
-
-
-def give(session: Session, target: Row, signed: Sequence[Signed]) -> Given:
-    """Store verdicts on one result and update its judgments and corrections.
+def give(session: Session, target: Row, entered: Sequence[FeedbackInput]) -> int:
+    """Store verdicts on one result and update its judgments; return how many were not known.
 
     Raises:
         UsageError: The answer has no such value, or a correction is invalid.
     """
-    stored = sum(_store(session, target, verdict) for verdict in signed)
+    stored = sum(_store(session, target, verdict) for verdict in entered)
     _apply(session, [target])
-    return Given(stored=stored, known=len(signed) - stored)
+    return stored
 
 
 def decide(
-    session: Session, job_id: uuid.UUID, result_id: uuid.UUID, signed: Signed
+    session: Session, job_id: uuid.UUID, result_id: uuid.UUID, entered: FeedbackInput
 ) -> Feedback | None:
     """Store a person's decision and return it; `None` if the same decision is already stored.
 
@@ -88,8 +66,8 @@ def decide(
         raise UsageError(
             "The document was analyzed again in the meantime.", "Review the new answer."
         )
-    counts = give(session, target, [signed])
-    return last(session, target, signed.entered.path) if counts.stored else None
+    is_new = give(session, target, [entered])
+    return last(session, target, entered.path) if is_new else None
 
 
 def withdraw(session: Session, feedback_id: uuid.UUID, author: str = "") -> Feedback:
@@ -111,10 +89,10 @@ def last(session: Session, target: Row, path: str = "") -> Feedback:
     Raises:
         UsageError: The answer has no such value, or there is no feedback on it.
     """
-    feedback = _about(session, target)
+    on_document = stored_feedback.of_documents(session, [target["document_id"]])
+    feedback = stored_feedback.applicable(on_document, target["analysis_type"], target["question"])
     if path:
-        entered = FeedbackInput(verdict=Verdict.APPROVED, path=path)
-        remark = _understood(target, entered).remark
+        remark = _remark(target, FeedbackInput(verdict=Verdict.APPROVED, path=path))
         about = remark.path, remark.name or None
         feedback = [row for row in feedback if (row.path, row.field) == about]
     if not feedback:
@@ -132,17 +110,21 @@ def read(path: Path) -> Sequence[FeedbackLine]:
     return [_line(file, number, record) for number, record in file.records]
 
 
-def give_all(session: Session, selection: ResultSelection, lines: Sequence[FeedbackLine]) -> Given:
-    """Store the verdicts of a file on the newest results of their documents."""
-    results = judgeable.listed(session, selection)
-    names = judgeable.names(session, results, selection.run_id)
+def give_all(session: Session, selection: ResultSelection, lines: Sequence[FeedbackLine]) -> Row:
+    """Store the verdicts of a file on the newest results of their documents.
+
+    Returns the numbers of `stored` and already `known` verdicts, and the `unmatched` lines: such a
+    line matches no result, or the result does not allow its verdict.
+    """
+    results = scopes.listed(session, selection)
+    names = scopes.names(session, results, selection.run_id)
     newest = {(row["document_id"], row["analysis_type"]): row for row in results}
     by_document: dict[uuid.UUID, list[Row]] = defaultdict(list)
     for result in newest.values():
         by_document[result["document_id"]].append(result)
-    stored = known = 0
+    stored: list[bool] = []
     unmatched: list[Row] = []
-    for batch in judgeable.batches(lines):
+    for batch in scopes.batches(lines):
         matches: list[tuple[FeedbackLine, Row]] = []
         for line in batch:
             with _noting(unmatched, line):
@@ -152,11 +134,10 @@ def give_all(session: Session, selection: ResultSelection, lines: Sequence[Feedb
         for line, result in matches:
             with _noting(unmatched, line):
                 target = _unless_replaced(targets.get(result["result_id"]))
-                is_new = _store(session, target, line.signed)
-                stored, known = stored + is_new, known + (not is_new)
+                stored.append(_store(session, target, line.entered))
         _apply(session, list(targets.values()))
     unmatched.sort(key=itemgetter("line"))
-    return Given(stored=stored, known=known, unmatched=unmatched)
+    return {"stored": sum(stored), "known": stored.count(False), "unmatched": unmatched}
 
 
 @contextmanager
@@ -186,36 +167,32 @@ def _result_of(
 
 def _read(session: Session, results: Iterable[Row]) -> Mapping[uuid.UUID, Row]:
     by_id = {result["result_id"]: result for result in results}
-    return {row["result_id"]: row for row in judgeable.read(session, list(by_id.values()))}
+    return {row["result_id"]: row for row in scopes.read(session, list(by_id.values()))}
 
 
-def _understood(target: Row, entered: FeedbackInput) -> Understood:
+def _remark(target: Row, entered: FeedbackInput) -> Remark:
     return understand(target["answer"], entered, options_from(target["question"]))
 
 
-def _store(session: Session, target: Row, signed: Signed) -> bool:
-    understood = _understood(target, signed.entered)
-    remark = understood.remark
-    quote, start, end = _selected(session, target, signed.entered)
+def _store(session: Session, target: Row, entered: FeedbackInput) -> bool:
+    remark = _remark(target, entered)
+    quote, start, end = _selected(session, target, entered)
+    of_target = ("job_id", "document_id", "result_id", "analysis_type", "question")
     return stored_feedback.store(
         session,
         Feedback(
-            job_id=target["job_id"],
-            document_id=target["document_id"],
-            result_id=target["result_id"],
-            analysis_type=target["analysis_type"],
-            question=target["question"],
+            **{name: target[name] for name in of_target},
             path=remark.path,
             field=remark.name or None,
             verdict=remark.verdict,
             judged=remark.judged,
             corrected=remark.corrected,
-            confidence=understood.confidence,
+            confidence=remark.confidence,
             quote=quote,
             start_char=start,
             end_char=end,
-            note=signed.note.strip() or None,
-            author=signed.author.strip() or None,
+            note=entered.note.strip() or None,
+            author=entered.author.strip() or None,
         ),
     )
 
@@ -223,11 +200,7 @@ def _store(session: Session, target: Row, signed: Signed) -> bool:
 def _selected(
     session: Session, target: Row, entered: FeedbackInput
 ) -> tuple[str, int, int] | tuple[None, None, None]:
-    """Return the text selected for a right value, stripped of white space, and its span.
-
-    Raises:
-        UsageError: The document has no text at the span.
-    """
+    """Return the text selected for a right value, stripped of white space, and its span."""
     is_one = entered.value is not None and not isinstance(entered.value, list | dict)
     if entered.span is None or entered.verdict is not Verdict.CORRECTED or not is_one:
         return None, None, None
@@ -239,18 +212,12 @@ def _selected(
     return text.strip(), start, start + len(text.strip())
 
 
-def _about(session: Session, target: Row) -> Sequence[Feedback]:
-    """Return all feedback on answers to this question, the latest last."""
-    feedback = stored_feedback.of_documents(session, [target["document_id"]])
-    return stored_feedback.applicable(feedback, target["analysis_type"], target["question"])
-
-
 def _apply(session: Session, targets: Sequence[Row]) -> None:
     """Update judgments and corrections of results from all feedback on the same questions."""
     feedback = stored_feedback.by_document(session, (row["document_id"] for row in targets))
     judged = []
     for target in targets:
-        truth = judgeable.truth_about(target, feedback[target["document_id"]])
+        truth = scopes.truth_about(target, feedback[target["document_id"]])
         judged.append((target, judge(target["answer"], truth).judgments if truth else ()))
     judgments.store(session, judged, JudgedBy.FEEDBACK)
     about_them = {(row["document_id"], row["analysis_type"]) for row in targets}
@@ -263,38 +230,28 @@ def _line(file: RecordFile, number: int, record: JsonObject) -> FeedbackLine:
     columns = {name: json_values.text(record.get(name)).strip() for name in _COLUMNS}
     if not columns["document"]:
         raise file.wrong(number, "there is no “document”.")
+    value = record.get("value")
+    value = parsed(value) if file.is_csv and isinstance(value, str) else value
+    # A value without a verdict is a correction.
+    usual = Verdict.CORRECTED if value is not None else Verdict.APPROVED
+    kind, verdict = columns["type"], columns["verdict"] or usual
+    if kind and kind not in set(AnalysisType):
+        raise file.wrong(number, f"there is no analysis type “{kind}”.")
+    if verdict not in set(Verdict):
+        raise file.wrong(number, f"“{verdict}” is not one of {', '.join(Verdict)}.")
+    entered = FeedbackInput(
+        verdict=Verdict(verdict),
+        path=columns["path"],
+        value=value,
+        note=columns["note"],
+        author=columns["author"],
+    )
     return FeedbackLine(
         number=number,
         document=columns["document"],
-        analysis_type=_type(file, number, columns["type"]),
-        signed=Signed(
-            entered=_entered(file, number, record, columns),
-            note=columns["note"],
-            author=columns["author"],
-        ),
+        analysis_type=AnalysisType(kind) if kind else None,
+        entered=entered,
     )
-
-
-def _type(file: RecordFile, number: int, name: str) -> AnalysisType | None:
-    try:
-        return AnalysisType(name) if name else None
-    except ValueError as error:
-        raise file.wrong(number, f"there is no analysis type “{name}”.") from error
-
-
-def _entered(
-    file: RecordFile, number: int, record: JsonObject, columns: dict[str, str]
-) -> FeedbackInput:
-    """Return the verdict of a line; a value without a verdict is a correction."""
-    value = record.get("value")
-    value = parsed(value) if file.is_csv and isinstance(value, str) else value
-    usual = Verdict.CORRECTED if value is not None else Verdict.APPROVED
-    try:
-        verdict = Verdict(columns["verdict"] or usual)
-    except ValueError as error:
-        known = ", ".join(Verdict)
-        raise file.wrong(number, f"“{columns['verdict']}” is not one of {known}.") from error
-    return FeedbackInput(verdict=verdict, path=columns["path"], value=value)
 
 
 _MAX_SHOWN = 5
@@ -303,7 +260,7 @@ _MAX_SHOWN = 5
 _EVERY = ResultSelection()
 
 
-def wanted(session: Session, name: str | None, results: ResultSelection) -> ResultSelection:
+def in_run(session: Session, name: str | None, results: ResultSelection) -> ResultSelection:
     """Return the selection restricted to the named run.
 
     Raises:
@@ -322,10 +279,10 @@ def one(session: Session, name: str | None, results: ResultSelection = _EVERY) -
     job_id = id_in(name or "")
     job = None if job_id is None else jobs.get(session, job_id)
     if job is None:
-        results = wanted(session, name, results)
+        results = in_run(session, name, results)
     else:
         results = replace(results, run_id=job.run_id, job_ids=(job.id,))
-    result = _only(judgeable.listed(session, results))
+    result = _only(scopes.listed(session, results))
     return _unless_replaced(_read(session, [result]).get(result["result_id"]))
 
 

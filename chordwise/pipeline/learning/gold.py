@@ -9,17 +9,19 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
-from chordwise.domain import items, json_values, typed_values
+from chordwise.domain import items, json_values
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisType
+from chordwise.domain.dates import DateOrder, order_in
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning.feedback_input import parsed
 from chordwise.domain.learning.fields import Rule
 from chordwise.domain.learning.truths import Truth
-from chordwise.domain.typed_values import DateOrder
 from chordwise.errors import ReadError, UsageError
 from chordwise.readers import contents, encodings
 
@@ -30,13 +32,23 @@ _HEADINGS = {"Document": "document", "Label": "label"}
 """The headings of workbooks, and the names of their columns, unless a file has both."""
 
 
+Unusable: TypeAlias = Mapping[str, str]
+"""A `document`, or a line of a file, and the `reason` why its truth cannot be used."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gold:
-    """The truth by document name, in the order of the file."""
+    """The truth by document name, in the order of the file.
+
+    In a suite (`is_complete`) a document without an answer counts as wrong. `unusable` are the
+    documents or lines whose truth cannot be used, each with the reason.
+    """
 
     name: str
     sha256: str
     truths: Mapping[str, Truth]
+    is_complete: bool = False
+    unusable: Sequence[Unusable] = ()
 
     def names_of(self, kind: AnalysisType) -> Sequence[str]:
         """Return the documents for which the file has the truth of this analysis type."""
@@ -52,30 +64,45 @@ def covers(truth: Truth, kind: AnalysisType) -> bool:
     return kind == AnalysisType.SUMMARY and truth.reference is not None
 
 
-def read(path: Path, dates: DateOrder | None = None) -> Gold:
+def read(
+    path: Path, dates: DateOrder | None = None, unusable: list[Unusable] | None = None
+) -> Gold:
     """Read a gold file; `dates` is the order in ambiguous dates of the file and of answers.
 
-    By default it is the order of the file's other dates, if they agree.
+    By default it is the order of the file's other dates, if they agree. With `unusable`, an invalid
+    line is added to it.
 
     Raises:
         UsageError: The file cannot be read, contains no truth, or names a document twice.
     """
-    file = read_records(path)
+    file = read_records(path, unusable)
     truths: dict[str, Truth] = {}
     texts = [cell for _, record in file.records for _, cell in json_values.scalars(record)]
-    dates = dates or typed_values.order_in(cell for cell in texts if isinstance(cell, str))
+    dates = dates or order_in(cell for cell in texts if isinstance(cell, str))
     for line, written in file.records:
         headings = {name: column for name, column in _HEADINGS.items() if column not in written}
         record = {headings.get(name, name): value for name, value in written.items()}
-        name = json_values.text(record.get("document")).strip()
-        if not name:
-            raise file.wrong(line, "there is no “document”.")
-        if name in truths:
-            raise file.wrong(line, f"“{name}” is on an earlier line too.")
-        truths[name] = replace(_truth(file, line, record), dates=dates)
-    if not truths:
+        with skipping(f"{path.name}, line {line}", unusable):
+            name = json_values.text(record.get("document")).strip()
+            if not name:
+                raise file.wrong(line, "there is no “document”.")
+            if name in truths:
+                raise file.wrong(line, f"“{name}” is on an earlier line too.")
+            truths[name] = replace(_truth(file, line, record), dates=dates)
+    if not truths and not unusable:
         raise file.wrong(1, "it has no records.")
     return Gold(name=path.name, sha256=file.sha256, truths=truths)
+
+
+@contextmanager
+def skipping(place: str, unusable: list[Unusable] | None) -> Iterator[None]:
+    """Add what is wrong at a place to the unusable, instead of raising it."""
+    try:
+        yield
+    except UsageError as error:
+        if unusable is None:
+            raise
+        unusable.append({"document": place, "reason": error.what})
 
 
 _RULE_OF_FIELD = re.compile(rf":\s*({'|'.join(Rule)})$")
@@ -174,8 +201,8 @@ def content_of(path: Path) -> bytes:
         raise UsageError(f"{path} cannot be read: the file {error.what}", _HINT) from error
 
 
-def read_records(path: Path) -> RecordFile:
-    """Read a file of records.
+def read_records(path: Path, unusable: list[Unusable] | None = None) -> RecordFile:
+    """Read a file of records; with `unusable`, an invalid line of JSON Lines is added to it.
 
     Raises:
         UsageError: The file cannot be read, or is neither CSV nor JSON Lines.
@@ -187,7 +214,7 @@ def read_records(path: Path) -> RecordFile:
         raise UsageError(f"{path} is not text.", _HINT) from error
     is_csv = path.suffix.lower() not in _LINES and not text.lstrip().startswith("{")
     try:
-        records = list(_of_csv(text) if is_csv else _of_lines(text, path))
+        records = list(_of_csv(text) if is_csv else _of_lines(text, path, unusable))
     except csv.Error as error:
         raise UsageError(f"{path} is not valid CSV: {error}.", _HINT) from error
     for number, record in records:
@@ -199,16 +226,20 @@ def read_records(path: Path) -> RecordFile:
     )
 
 
-def _of_lines(text: str, path: Path) -> Iterator[tuple[int, JsonObject]]:
+def _of_lines(
+    text: str, path: Path, unusable: list[Unusable] | None
+) -> Iterator[tuple[int, JsonObject]]:
     for number, line in enumerate(io.StringIO(text, newline="\n"), start=1):
+        place = f"{path}, line {number}"
         if line.strip():
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise UsageError(f"{path}, line {number} is not JSON: {error}.", _HINT) from error
-            if not isinstance(record, dict):
-                raise UsageError(f"{path}, line {number} is not a JSON object.", _HINT)
-            yield number, json_values.as_object(record)
+            with skipping(f"{path.name}, line {number}", unusable):
+                try:
+                    record = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise UsageError(f"{place} is not JSON: {error}.", _HINT) from error
+                if not isinstance(record, dict):
+                    raise UsageError(f"{place} is not a JSON object.", _HINT)
+                yield number, json_values.as_object(record)
 
 
 def _of_csv(text: str) -> Iterator[tuple[int, JsonObject]]:
@@ -216,7 +247,11 @@ def _of_csv(text: str) -> Iterator[tuple[int, JsonObject]]:
     first = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=first.count)
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    _require_different(rows.fieldnames or ())
+    # Columns with the same name could not be distinguished.
+    names = Counter(name.strip() for name in rows.fieldnames or () if name.strip())
+    for name, times in names.most_common(1):
+        if times > 1:
+            raise csv.Error(f"the header names “{name}” {times} times")
     for row in rows:
         # DictReader stores cells beyond the header under None, and missing cells as None.
         if any(cell.strip() for cell in row.get(None) or ()):
@@ -224,11 +259,3 @@ def _of_csv(text: str) -> Iterator[tuple[int, JsonObject]]:
         cells = {name.strip(): cell for name, cell in row.items() if name and cell is not None}
         if any(cells.values()):
             yield rows.line_num, json_values.as_object(cells)
-
-
-def _require_different(names: Sequence[str]) -> None:
-    """Reject a header with a repeated name, whose columns could not be distinguished."""
-    counts = Counter(name.strip() for name in names if name.strip())
-    for name, times in counts.items():
-        if times > 1:
-            raise csv.Error(f"the header names “{name}” {times} times")

@@ -11,18 +11,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, TypedDict
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from chordwise.domain import identifiers
-from chordwise.domain.analysis_tasks import (
-    AnalysisTask,
-    AnalysisType,
-    Stage,
-    options_to_json,
-)
+from chordwise.domain import items as item_names
+from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, Stage, options_to_json
 from chordwise.domain.flags import BUDGET, MODEL, RUN_NAME, Option
-from chordwise.domain.json_values import JsonObject
-from chordwise.domain.learning.judgments import Difference, difference
+from chordwise.domain.learning.judgments import difference
 from chordwise.domain.learning.statistics import wilson
 from chordwise.domain.learning.truths import Truth
 from chordwise.errors import UsageError
@@ -39,7 +35,6 @@ from chordwise.pipeline.intake.run_options import (
     user_templates,
 )
 from chordwise.pipeline.intake.submit import Submission, open_run
-from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.learning import scope as scopes
 from chordwise.pipeline.runtime.context import Context, ReadingContext
 from chordwise.prompts import library
@@ -177,6 +172,33 @@ def target(
     return Target(name=name, options=renewal_options, renewal=renewal)
 
 
+def extended(context: ReadingContext, table: str, missing: Sequence[str]) -> Target:
+    """Return the renewal that also asks the documents of a table for the items `missing`.
+
+    Raises:
+        UsageError: The table has the values of a JSON Schema, or of a list in it.
+    """
+    newest = select(Run).where(Run.saved_as == table).order_by(Run.id.desc()).limit(1)
+    with context.database.read() as session:
+        run = session.scalars(newest).one_or_none()
+        if run is None:
+            raise UsageError(
+                f"{table} has the rows of a list.", "Add the values to the schema of its table."
+            )
+        options = options_of(context.settings, run)
+    analysis = options.analysis
+    if analysis.schema is not None:
+        raise UsageError(
+            f"{table} has the values of a JSON Schema.",
+            f"Add {', '.join(missing)} to the schema, and analyze again.",
+        )
+    items = (*(analysis.items or item_names.of(analysis)), *missing)
+    more = replace(
+        analysis, items=items, instructions=analysis.instructions if analysis.items else ""
+    )
+    return target(context, table, replace(options, analysis=more))
+
+
 def profile_of(settings: Settings, run: Run) -> str:
     """Return the only profile whose table contains the answers of a run, or an empty string."""
     names = [
@@ -245,13 +267,18 @@ def transcribed_by_others(context: ReadingContext, of: Target) -> int:
 
 
 def _reasons(settings: Settings, of: Target, group: Row) -> Iterator[tuple[RefreshReason, str]]:
-    """Yield the differences between the question of an answer and the current one."""
     if of.renewal.of_failed:
         yield RefreshReason.FAILED, group["error_code"] or ""
         return
-    today = options_to_json(of.options.analysis_of(AnalysisType(group["analysis_type"])))
-    reasons = [*_of_answer(settings, of, group), *_of_options(today, group["options"])]
-    yield from reasons or [(RefreshReason.VERSION, "")]
+    options = of.options.analysis_of(AnalysisType(group["analysis_type"]))
+    today, stored = options_to_json(options), group["options"]
+    names = (stored.keys() | today.keys()) - {"templates"}
+    differing = sorted(name for name in names if stored.get(name) != today.get(name))
+    reasons = list(_of_answer(settings, of, group))
+    reasons += [(_OPTIONS[name], "") for name in differing if name in _OPTIONS]
+    if others := [name for name in differing if name not in _OPTIONS]:
+        reasons.append((RefreshReason.OPTIONS, ", ".join(others)))
+    yield from dict.fromkeys(reasons) or [(RefreshReason.VERSION, "")]
 
 
 def _of_answer(settings: Settings, of: Target, group: Row) -> Iterator[tuple[RefreshReason, str]]:
@@ -263,24 +290,16 @@ def _of_answer(settings: Settings, of: Target, group: Row) -> Iterator[tuple[Ref
         yield RefreshReason.MODEL, answered_by
     kind = AnalysisType(group["analysis_type"])
     options = of.options.analysis_of(kind)
-    stages = (Stage.ANALYZE, Stage.SYNTHESIZE)
-    tasks = [AnalysisTask(analysis_type=kind, stage=stage, options=options) for stage in stages]
-    fallback = settings.prompts.fallback
     versions = [
-        template.version for task in tasks for template in library.templates_for(task, fallback)
+        template.version
+        for stage in (Stage.ANALYZE, Stage.SYNTHESIZE)
+        for template in library.templates_for(
+            AnalysisTask(analysis_type=kind, stage=stage, options=options),
+            settings.prompts.fallback,
+        )
     ]
     if group["prompt_version"] not in versions:
         yield RefreshReason.TEMPLATE, group["prompt_version"] or ""
-
-
-def _of_options(today: JsonObject, stored: JsonObject) -> Iterator[tuple[RefreshReason, str]]:
-    names = (stored.keys() | today.keys()) - {"templates"}
-    differing = sorted(name for name in names if stored.get(name) != today.get(name))
-    yield from (
-        (reason, "") for reason in dict.fromkeys(_OPTIONS.get(n) for n in differing) if reason
-    )
-    if others := [name for name in differing if name not in _OPTIONS]:
-        yield RefreshReason.OPTIONS, ", ".join(others)
 
 
 def documents(
@@ -300,9 +319,8 @@ def begin(
 ) -> Submission:
     """Open the run that asks the current question, with the due documents on its list.
 
-    It is named after the target and `now`, unless the options name it. The run asks each document
-    all questions of the options and reuses answers that are current. No document is assigned to an
-    experiment, so that all get the answers that were quoted.
+    The run asks each document all questions of the options and reuses answers that are current. No
+    document is assigned to an experiment, so that all get the answers that were quoted.
 
     Raises:
         UsageError: The name is taken.
@@ -318,17 +336,16 @@ def begin(
 def _pages(
     database: Database, of: Target, only: Collection[uuid.UUID] | None
 ) -> Iterator[Sequence[IntakeEntry]]:
-    """Yield the due documents in batches, as entries for the list of a run."""
-    all_ids = judgeable.batches(sorted(only)) if only is not None else _asked(database, of)
-    for ids in all_ids:
+    batches = scopes.batches(sorted(only)) if only is not None else _all_documents(database, of)
+    for ids in batches:
         with database.read() as session:
-            page = renewals.due_documents(driver(session), of.renewal, ids)
+            answers = renewals.due_answers(driver(session), of.renewal, ids)
+        page = {row["document_id"]: row for row in answers}.values()
         if page:
-            yield [IntakeEntry(**entry) for entry in page]
+            yield [IntakeEntry(job_id=row["job_id"], source=row["source"]) for row in page]
 
 
-def _asked(database: Database, of: Target) -> Iterator[Sequence[uuid.UUID]]:
-    """Yield all documents with a job of the target, in batches."""
+def _all_documents(database: Database, of: Target) -> Iterator[Sequence[uuid.UUID]]:
     after: uuid.UUID | None = None
     while True:
         with database.read() as session:
@@ -339,24 +356,16 @@ def _asked(database: Database, of: Target) -> Iterator[Sequence[uuid.UUID]]:
         after = ids[-1]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """A sample of documents, and the jobs whose answers about them are due."""
+def draw(context: ReadingContext, of: Target, count: int) -> Sequence[Row]:
+    """Return the jobs with due answers about a sample of the due documents.
 
-    documents: Collection[uuid.UUID]
-    jobs: Sequence[Row]
-
-
-def draw(context: ReadingContext, of: Target, count: int) -> Sample:
-    """Return a sample of the due documents, stratified by analysis types and labels.
-
-    The sample is the same as long as the due documents are the same.
+    It is stratified by analysis types and labels, and is the same as long as the due documents are.
     """
     with context.database.read() as session:
         first = renewals.due_strata(driver(session), of.renewal, count)
         allotted = allot({row["stratum"]: row["size"] for row in first}, count)
         drawn = [row["document_id"] for row in first if row["place"] <= allotted[row["stratum"]]]
-        return Sample(documents=drawn, jobs=renewals.due_jobs(driver(session), of.renewal, drawn))
+        return renewals.due_answers(driver(session), of.renewal, drawn)
 
 
 def allot(sizes: Mapping[str, int], count: int) -> Mapping[str, int]:
@@ -376,36 +385,33 @@ def allot(sizes: Mapping[str, int], count: int) -> Mapping[str, int]:
     return quotas
 
 
-def compare(database: Database, sample: Sample, run_id: uuid.UUID) -> Sequence[Row]:
-    """Compare the answers of a run with the answers of the sample that it renews, by type.
+def compare(database: Database, sample: Sequence[Row], run_id: uuid.UUID) -> Sequence[Row]:
+    """Compare the answers of a run with those of the jobs that it renews, by analysis type.
 
     Of the `fields` about `documents`, `changed` differ. The share of changes in all documents is
     between `low` and `high` with 95 % confidence. For `checked` fields feedback says what is right.
     `unanswered` have no new answer.
     """
-    differences: dict[str, list[Difference | None]] = defaultdict(list)
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
     with database.read() as session:
-        renewed = judgeable.listed(session, ResultSelection(run_id=run_id))
+        renewed = scopes.listed(session, ResultSelection(run_id=run_id))
     new = {(row["document_id"], row["analysis_type"]): row for row in renewed}
-    for batch in judgeable.batches(sample.jobs):
+    for batch in scopes.batches(sample):
         with database.read() as session:
-            for kind, changes in _differences(session, batch, new):
-                differences[kind].append(changes)
-    return [_trial(AnalysisType(kind), differences[kind]) for kind in sorted(differences)]
+            for kind, differences in _differences(session, batch, new):
+                counts[kind].update(differences or {"unanswered": 1})
+    return [_trial(AnalysisType(kind), counts[kind]) for kind in sorted(counts)]
 
 
-def _trial(kind: AnalysisType, differences: Sequence[Difference | None]) -> Row:
-    known = [difference for difference in differences if difference is not None]
-    names = ("fields", "changed", "checked", "better", "worse")
-    sums = {name: sum(getattr(difference, name) for difference in known) for name in names}
+def _trial(kind: AnalysisType, counts: Counter[str]) -> Row:
     # The fields of a document change together: the interval counts each document once.
-    changed = len(known) * sums["changed"] / sums["fields"] if sums["fields"] else 0
-    low, high = wilson(changed, len(known))
+    documents, fields = counts["documents"], counts["fields"]
+    changed = documents * counts["changed"] / fields if fields else 0
+    low, high = wilson(changed, documents)
+    names = ("documents", "unanswered", "fields", "changed", "checked", "better", "worse")
     return {
         "analysis_type": kind,
-        "documents": len(known),
-        "unanswered": len(differences) - len(known),
-        **sums,
+        **{name: counts[name] for name in names},
         "low": low,
         "high": high,
     }
@@ -413,19 +419,20 @@ def _trial(kind: AnalysisType, differences: Sequence[Difference | None]) -> Row:
 
 def _differences(
     session: Session, jobs: Sequence[Row], new: Mapping[tuple[uuid.UUID, str], Row]
-) -> Iterator[tuple[str, Difference | None]]:
+) -> Iterator[tuple[str, Mapping[str, int]]]:
+    """Yield the differences of each job's answer from the new one, none if there is no new one."""
     job_ids = tuple(job["job_id"] for job in jobs)
-    old = judgeable.listed(session, ResultSelection(job_ids=job_ids, every_answer=True))
+    old = scopes.listed(session, ResultSelection(job_ids=job_ids, every_answer=True))
     keys = [(job["document_id"], job["analysis_type"]) for job in jobs]
     renewed = [new[key] for key in keys if key in new]
-    answers = {row["result_id"]: row for row in judgeable.read(session, [*old, *renewed])}
+    answers = {row["result_id"]: row for row in scopes.read(session, [*old, *renewed])}
     former = {row["job_id"]: answers.get(row["result_id"]) for row in old}
     feedback = stored_feedback.by_document(session, (document_id for document_id, _ in keys))
     for job, (document_id, kind) in zip(jobs, keys, strict=True):
         before, after = former.get(job["job_id"]), new.get((document_id, kind))
         after = answers.get(after["result_id"]) if after else None
         if before is None or after is None:
-            yield kind, None
+            yield kind, {}
             continue
-        truth = judgeable.truth_about(after, feedback[document_id]) or Truth()
-        yield kind, difference(before["answer"], after["answer"], truth)
+        truth = scopes.truth_about(after, feedback[document_id]) or Truth()
+        yield kind, {"documents": 1, **difference(before["answer"], after["answer"], truth)}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
+import glob
+import heapq
 import json
 import tomllib
 import uuid
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from hashlib import sha256
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -18,10 +20,10 @@ from pydantic import Field, ValidationError
 from chordwise.domain import json_values, validation
 from chordwise.domain.analysis import NO_LABEL
 from chordwise.domain.analysis_tasks import AnalysisType
-from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.dates import DateOrder
+from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning.fields import Rule
 from chordwise.domain.learning.truths import Truth
-from chordwise.domain.typed_values import DateOrder
 from chordwise.domain.visible_text import printable
 from chordwise.errors import UsageError
 from chordwise.llm.model import EXTRACTIVE
@@ -29,7 +31,7 @@ from chordwise.pipeline.intake.document_batches import BatchWriter, Offered
 from chordwise.pipeline.intake.run_options import RunOptions, run_options
 from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.learning import evaluation, gold
-from chordwise.pipeline.learning.gold import Gold, content_of, read_records
+from chordwise.pipeline.learning.gold import Gold, Unusable, content_of, read_records, skipping
 from chordwise.pipeline.learning.scope import Scope
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import discover
@@ -96,23 +98,39 @@ class SuitePart:
 
 
 def read(settings: Settings, folder: Path, limit: int | None = None) -> Sequence[SuitePart]:
-    """Read a suite; with `limit`, at most that many documents per part, evenly spaced.
+    """Read a suite; with `limit`, at most that many documents per part, by hashes of their names.
+
+    What cannot be used is `unusable` in the gold of the last part.
 
     Raises:
         UsageError: The suite does not exist or is invalid.
     """
     suite = _suite_settings(folder)
+    unusable: list[Unusable] = []
     match suite.layout:
         case SuiteLayout.FILES:
-            parts = [_of_files(settings, folder, suite)]
+            paths = [
+                file.path for file in discover([str(_inside(folder, suite.documents))]) if file.path
+            ]
+            parts = [
+                SuitePart(
+                    name=folder.name,
+                    options=_question(settings, folder, suite),
+                    documents=[_document(folder, path) for path in paths],
+                    gold=gold.read(_inside(folder, suite.gold), suite.dates, unusable),
+                )
+            ]
         case SuiteLayout.RECORDS:
-            parts = [_of_records(settings, folder, suite)]
+            parts = [_of_records(settings, folder, suite, unusable)]
         case SuiteLayout.EXTRACTBENCH:
-            parts = list(_of_schemas(settings, folder, suite))
-    parts = [_limited(_with_rules(part, suite), limit) for part in parts]
+            parts = list(_of_schemas(settings, folder, suite, unusable))
+    parts = [_prepared(part, suite, limit) for part in parts if part.gold.truths]
     if not any(part.documents for part in parts):
-        raise UsageError(f"The suite {folder} has no documents with right answers.", _HINT)
-    return parts
+        first = unusable[0] if unusable else None
+        what = f"The suite {folder} has no documents with right answers."
+        raise UsageError(f"{first['document']} {first['reason']}." if first else what, _HINT)
+    last = replace(parts[-1].gold, unusable=unusable)
+    return [*parts[:-1], replace(parts[-1], gold=last)]
 
 
 def evaluate(
@@ -127,8 +145,7 @@ def evaluate(
     The run does not reuse earlier answers. The rows are those of `evaluation.evaluate`, with the
     `part` of the suite, the `run` and the `asked` model.
 
-    Raises:
-        UsageError: No document has an answer.
+    A document without an answer counts as wrong.
     """
     options = replace(part.options, model=model, fresh=True, save_as="", is_suite=True)
     submission = open_run(context, options, now)
@@ -185,11 +202,7 @@ def _text_in(path: Path) -> str:
 
 
 def _inside(folder: Path, target: Path) -> Path:
-    """Return a path that a suite names. It must be in the suite's folder, as a suite is untrusted.
-
-    Raises:
-        UsageError: The path leads out of the folder.
-    """
+    """Return a path that a suite names, which must be in its folder, as a suite is untrusted."""
     path = folder / target
     if not path.resolve().is_relative_to(folder.resolve()):
         raise UsageError(
@@ -206,37 +219,37 @@ def _question(settings: Settings, folder: Path, suite: SuiteSettings) -> RunOpti
     return run_options(settings, suite.model_copy(update={"schema_file": schema}))
 
 
-def _of_files(settings: Settings, folder: Path, suite: SuiteSettings) -> SuitePart:
-    """Return the part of a folder of files; the gold file may name them by path suffixes."""
-    paths = [file.path for file in discover([str(_inside(folder, suite.documents))]) if file.path]
-    return SuitePart(
-        name=folder.name,
-        options=_question(settings, folder, suite),
-        documents=[_document(folder, path) for path in paths],
-        gold=gold.read(_inside(folder, suite.gold)),
-    )
-
-
 def _document(folder: Path, path: Path) -> SuiteDocument:
     whole, within = path.absolute(), folder.absolute()
     name = whole.relative_to(within) if whole.is_relative_to(within) else whole
     return SuiteDocument(name=printable(str(name)), path=path)
 
 
-def _of_records(settings: Settings, folder: Path, suite: SuiteSettings) -> SuitePart:
+def _of_records(
+    settings: Settings, folder: Path, suite: SuiteSettings, unusable: list[Unusable]
+) -> SuitePart:
     """Return the part of a JSON Lines file with the truth and the texts or paths of documents."""
-    file = read_records(_inside(folder, suite.gold))
+    file = read_records(_inside(folder, suite.gold), unusable)
     documents, truths = [], {}
     for line, record in file.records:
         path = json_values.text(json_values.at(record, suite.path))
         text = json_values.text(json_values.at(record, suite.text))
         name = path or json_values.text(json_values.at(record, suite.name)) or f"{line}"
-        truth = _truth(record, suite)
-        if truth is None or not (path or text):
+        label = json_values.text(json_values.at(record, suite.label)) or None
+        truth = Truth(
+            label=NO_LABEL if label and label == suite.no_label else label,
+            reference=json_values.text(json_values.at(record, suite.summary)) or None,
+            fields={name: json_values.at(record, place) for name, place in suite.fields.items()},
+        )
+        if not any(gold.covers(truth, kind) for kind in AnalysisType):
             continue
-        where = _inside(folder, file.path.parent / path) if path else None
-        documents.append(SuiteDocument(name=name, path=where, text=text))
-        truths[name] = truth
+        if path or text:
+            where = _inside(folder, file.path.parent / path) if path else None
+            documents.append(SuiteDocument(name=name, path=where, text=text))
+            truths[name] = truth
+        else:
+            place = f"{file.path.name}, line {line}"
+            unusable.append({"document": place, "reason": "has neither a text nor a path"})
     return SuitePart(
         name=folder.name,
         options=_question(settings, folder, suite),
@@ -245,62 +258,68 @@ def _of_records(settings: Settings, folder: Path, suite: SuiteSettings) -> Suite
     )
 
 
-def _truth(record: JsonObject, suite: SuiteSettings) -> Truth | None:
-    """Return the truth of a record, or `None` if it has none."""
-    label = json_values.text(json_values.at(record, suite.label)) or None
-    truth = Truth(
-        label=NO_LABEL if label and label == suite.no_label else label,
-        reference=json_values.text(json_values.at(record, suite.summary)) or None,
-        fields={name: json_values.at(record, place) for name, place in suite.fields.items()},
-    )
-    return truth if any(gold.covers(truth, kind) for kind in AnalysisType) else None
-
-
-_GOLD = (".gold.json", ".json")
+_GOLD = ".gold.json"
 _SCHEMA = "schema.json"
 _RULES = "evaluation_config"
 """The schema member that defines how a field is compared; it is not part of JSON Schema."""
 
 
-def _of_schemas(settings: Settings, folder: Path, suite: SuiteSettings) -> Iterator[SuitePart]:
-    """Yield a part for each schema: files, a gold JSON beside each, the schema beside or above.
-
-    Raises:
-        UsageError: A gold file has no document or no schema.
-    """
-    cases: dict[Path, dict[Path, Path]] = defaultdict(dict)
+def _of_schemas(
+    settings: Settings, folder: Path, suite: SuiteSettings, unusable: list[Unusable]
+) -> Iterator[SuitePart]:
+    """Yield a part for each schema: files, a gold JSON beside each, the schema beside or above."""
     root = _inside(folder, suite.documents)
-    for path in sorted(path for path in root.rglob("*") if path.suffix.lower() != ".json"):
-        beside = (path.with_name(f"{path.stem}{ending}") for ending in _GOLD)
-        truth = next((candidate for candidate in beside if candidate.is_file()), None)
-        if truth is not None and (schema := _schema_of(path, root)):
-            cases[schema][path] = truth
-    used = {truth for truth_paths in cases.values() for truth in truth_paths.values()}
-    if alone := sorted(path for path in root.rglob(f"*{_GOLD[0]}") if path not in used):
-        raise UsageError(f"{alone[0]} has no document or no schema beside it.", _HINT)
-    for schema, truth_paths in cases.items():
-        extraction = suite.model_copy(update={"types": (AnalysisType.EXTRACTION,)})
-        options = _question(settings, folder, extraction)
-        written = _json(schema)
-        checked, rules = validation.check_schema(_without_rules(written)), dict(_rules(written))
-        truths, digest = {}, hashlib.sha256()
-        for path, truth in truth_paths.items():
-            values = _json(truth)
-            digest.update(content_of(truth))
-            members = values.items() if isinstance(values, dict) else ()
-            fields = {json_values.pointer("", name): value for name, value in members}
-            truths[_document(folder, path).name] = Truth(fields=fields, rules=rules)
-        yield SuitePart(
-            name=f"{folder.name}/{schema.parent.name}",
-            options=replace(options, analysis=replace(options.analysis, schema=checked)),
-            documents=[_document(folder, path) for path in truth_paths],
-            gold=Gold(name=schema.name, sha256=digest.hexdigest(), truths=truths),
+    cases: dict[Path | None, dict[Path, Path]] = defaultdict(dict)
+    for path in sorted(root.rglob("*.json")):
+        stem = path.name.removesuffix(_GOLD).removesuffix(".json")
+        beside = sorted(
+            file
+            for file in path.parent.glob(f"{glob.escape(stem)}.*")
+            if file.stem == stem and file.suffix.lower() != ".json"
         )
+        if beside or path.name.endswith(_GOLD):
+            document = beside[0] if beside else path.with_name(stem)
+            cases[_schema_of(path, stem, root)][document] = path
+    for path in cases.pop(None, {}).values():
+        reason = "has no document or no schema beside it"
+        unusable.append({"document": _document(folder, path).name, "reason": reason})
+    extraction = suite.model_copy(update={"types": (AnalysisType.EXTRACTION,)})
+    options = _question(settings, folder, extraction)
+    for schema, truth_paths in cases.items():
+        if schema is None:
+            continue
+        with skipping(_document(folder, schema).name, unusable):
+            written = validation.unwrapped(_json(schema))
+            checked = validation.check_schema(_without_rules(written))
+            yield SuitePart(
+                name=f"{folder.name}/{schema.parent.name}",
+                options=replace(options, analysis=replace(options.analysis, schema=checked)),
+                documents=[_document(folder, path) for path in truth_paths],
+                gold=_gold_of(folder, truth_paths, dict(_rules(written)), unusable),
+            )
 
 
-def _schema_of(path: Path, root: Path) -> Path | None:
+def _gold_of(
+    folder: Path,
+    truth_paths: Mapping[Path, Path],
+    rules: Mapping[str, Rule],
+    unusable: list[Unusable],
+) -> Gold:
+    truths, digest = {}, sha256()
+    for path, truth in truth_paths.items():
+        with skipping(_document(folder, truth).name, unusable):
+            values = _json(truth)
+            if not isinstance(values, dict):
+                raise UsageError(f"{truth} is not a JSON object.", _HINT)
+            digest.update(content_of(truth))
+            fields = {json_values.pointer("", name): value for name, value in values.items()}
+            truths[_document(folder, path).name] = Truth(fields=fields, rules=rules)
+    return Gold(name=_SCHEMA, sha256=digest.hexdigest(), truths=truths)
+
+
+def _schema_of(path: Path, stem: str, root: Path) -> Path | None:
     """Return the schema of a document: one with its name, or the nearest in its folder or above."""
-    sibling = path.with_name(f"{path.stem}.{_SCHEMA}")
+    sibling = path.with_name(f"{stem}.{_SCHEMA}")
     if sibling.is_file():
         return sibling
     for folder in (path.parent, *path.parent.parents):
@@ -333,23 +352,18 @@ def _without_rules(schema: JsonValue) -> JsonValue:
     return [_without_rules(element) for element in schema] if isinstance(schema, list) else schema
 
 
-def _with_rules(part: SuitePart, suite: SuiteSettings) -> SuitePart:
+def _prepared(part: SuitePart, suite: SuiteSettings, limit: int | None) -> SuitePart:
+    """Return a part with the rules of the suite, in which all documents, at most `limit`, count."""
+    names = {document.name for document in part.documents}
+    is_limited = limit is not None and len(names) > limit
+    if limit is not None and is_limited:
+        names = set(heapq.nlargest(limit, names, key=lambda name: sha256(name.encode()).digest()))
+    documents = [document for document in part.documents if document.name in names]
     truths = {
         name: replace(truth, rules={**truth.rules, **suite.rules}, dates=suite.dates or truth.dates)
         for name, truth in part.gold.truths.items()
+        if not is_limited
+        or any(source == name or source.endswith((f"/{name}", f"#{name}")) for source in names)
     }
-    return replace(part, gold=replace(part.gold, truths=truths))
-
-
-def _limited(part: SuitePart, limit: int | None) -> SuitePart:
-    documents = part.documents
-    if limit is None or len(documents) <= limit:
-        return part
-    chosen = [documents[number * len(documents) // limit] for number in range(limit)]
-    names = {document.name for document in chosen}
-    truths = {
-        name: truth
-        for name, truth in part.gold.truths.items()
-        if any(source == name or source.endswith((f"/{name}", f"#{name}")) for source in names)
-    }
-    return replace(part, documents=chosen, gold=replace(part.gold, truths=truths))
+    whole = replace(part.gold, truths=truths, is_complete=True)
+    return replace(part, documents=documents, gold=whole)

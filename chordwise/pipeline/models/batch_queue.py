@@ -20,7 +20,7 @@ from chordwise.errors import AwaitingBatchError, ChordwiseError, ModelError
 from chordwise.llm.middleware.batched import BatchQuestion
 from chordwise.llm.model import Completion, FinishReason
 from chordwise.pipeline.models import answer_cache
-from chordwise.pipeline.models.budgets import JobBudget
+from chordwise.pipeline.models.budgets import reservation_of
 from chordwise.pipeline.models.ledger import row_of
 from chordwise.settings import Settings
 from chordwise.storage import batch_requests, cached_completions, clock
@@ -49,10 +49,11 @@ class JobBatches:
     """Implements `chordwise.llm.middleware.batched.BatchQueue` for one model.
 
     `model_name` is the name in the settings; `max_age` is that of the cache, `None` without one.
+    `settings` are those of the budget, `None` if it is not limited.
     """
 
     database: Database
-    budget: JobBudget
+    settings: Settings | None
     job_id: uuid.UUID
     chunk_id: uuid.UUID | None
     model_name: str
@@ -66,9 +67,7 @@ class JobBatches:
             ModelError: The provider returned an error, or the budget does not cover the question.
             ConfigurationError: There is a cap, and the price is unknown.
         """
-        for attempt in self.database.attempts(_DATABASE_TIMEOUT):
-            with attempt as session:
-                outcome = self._check(session, question)
+        outcome = self.database.commit(lambda s: self._check(s, question), _DATABASE_TIMEOUT)
         if isinstance(outcome, ChordwiseError):
             raise outcome
         return outcome
@@ -95,7 +94,11 @@ class JobBatches:
             if age is not None and cached_completions.cached_keys(session, [question.key], age):
                 return None
             self._add(session, question, timedelta(seconds=left))
-        return _awaiting(question, left)
+        error = AwaitingBatchError(
+            f"The question waits for a batch of {question.call.provider}/{question.call.model}."
+        )
+        error.retry_after_seconds = left
+        return error
 
     def _withdraw(self, session: Session, row: BatchRequest | None) -> None:
         """Remove a question that is now asked online; if it was submitted, mark it as given up."""
@@ -131,9 +134,9 @@ class JobBatches:
         }
         # A worker that has lost its lease may ask the same at this moment.
         if batch_requests.add(session, values):
-            lasts = left + _WINDOW
-            if self.budget.reserve_in(session, id_, question.max_usd, lasts):
-                batch_requests.record_reservation(session, id_)
+            if self.settings is not None:
+                reservation = reservation_of(self.settings, question.max_usd)
+                batch_requests.reserve(session, id_, reservation, left + _WINDOW)
         elif self.max_age is not None:
             follows = {"status": BatchRequestStatus.FOLLOWING, "leads": False}
             # It is never submitted itself.
@@ -159,14 +162,6 @@ def from_json(row: BatchRequest) -> Completion:
         call_id=str(row.call_id or ""),
         cache_key=row.key,
     )
-
-
-def _awaiting(question: BatchQuestion, seconds_left: float) -> AwaitingBatchError:
-    error = AwaitingBatchError(
-        f"The question waits for a batch of {question.call.provider}/{question.call.model}."
-    )
-    error.retry_after_seconds = seconds_left
-    return error
 
 
 def batch_until(settings: Settings, lane: Lane) -> ColumnElement[datetime] | None:

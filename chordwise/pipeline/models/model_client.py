@@ -20,11 +20,9 @@ from chordwise.embedded import llama
 from chordwise.embedded.home import home_at
 from chordwise.errors import ConfigurationError, ModelError
 from chordwise.llm import batching
-from chordwise.llm.batching import has_batches
-from chordwise.llm.batching.api import BatchApi
+from chordwise.llm.batching import BatchApi, has_batches
 from chordwise.llm.limits.permits import Limits, Priority, ProcessLimits, policy_of
 from chordwise.llm.middleware.batched import Batched, BatchQueue
-from chordwise.llm.middleware.budgeted import Budgeted, SharedBudget
 from chordwise.llm.middleware.cached import Cached, CompletionCache, answer_settings
 from chordwise.llm.middleware.concurrency_limited import ConcurrencyLimited, Slots, Turn
 from chordwise.llm.middleware.fallback import Fallback
@@ -66,7 +64,6 @@ class CallContext:
     """
 
     ledger: CallLedger = field(default_factory=NullLedger)
-    budget: SharedBudget | None = None
     priority: Priority = Priority.INTERACTIVE
     cache: CompletionCache | None = None
     turn: Turn | None = None
@@ -140,7 +137,7 @@ class Models:
         if entry.settings.provider == "extractive":
             return metered
         if llama.is_served_here(entry.settings):
-            # The turn precedes the claim in the cache, so that others wait for the request alone.
+            # The turn precedes the search in the cache, so that others wait for the request alone.
             seconds = {"total_seconds": settings.worker.chunk_seconds}
             policy = settings.retries.model_copy(update=seconds)
             retrying = Retrying(metered, policy, _sleep, self._random)
@@ -149,12 +146,10 @@ class Models:
         gate = Gate(limits, turn) if turn else None
         if gate:
             metered.wait = gate.enter
-        paid: ChatModel = metered
-        if call_context.budget is not None:
-            paid = Budgeted(metered, call_context.budget, entry.price, _sleep, self._random)
+        metered.is_billed = True
         priority = call_context.priority
         queue = self._queues[name, priority]
-        limited = RateLimited(paid, limits, priority, longest, gate=gate, queue=queue)
+        limited = RateLimited(metered, limits, priority, longest, gate=gate, queue=queue)
         queued = ConcurrencyLimited(limited, turn or self._slots.sent)
         retrying = Retrying(queued, settings.retries, _sleep, self._random)
         cached = self._cached(entry, call_context, retrying)
@@ -202,7 +197,7 @@ class Models:
                 turn.close()  # the thread whose answer this one waits for may need it
             _sleep(seconds)
 
-        return Cached(model, cache, call_context.ledger, entry.facts, longest, sleep)
+        return Cached(model, cache, entry.facts, longest, sleep)
 
     def _limits(self, entry: _Named) -> Limits:
         """Return the limits of a model, which all of its callers share."""
@@ -240,27 +235,26 @@ class Models:
         key = self._settings.api_key_for(settings)
         if not llama.is_served_here(settings):
             return connect(settings, key)
-        max_seconds = self._settings.worker.chunk_seconds
-        served, key = self._served_here(settings)
-        served = served.model_copy(update={"timeout_seconds": max_seconds})
-        return Paced(connect(served, key), settings.timeout_seconds, max_seconds)
-
-    @cached_property
-    def _reference(self) -> Price | None:
-        """Return the price of the largest tier, with which the others are compared."""
-        names = list(self._settings.tiers.configured().values())
-        return price_of(self._settings.model_named(names[-1])) if names else None
-
-    def _served_here(self, settings: ModelSettings) -> tuple[ModelSettings, SecretStr]:
         running = self._local_server(settings.model) if self._local_server else None
         if running is None:
             raise ConfigurationError(
                 f"No local server runs {settings.model}.",
                 "Start the stack with it as the model: chordwise up --model local/FILE.gguf",
             )
-        address, key = running
-        served = {"base_url": f"{address}/v1", "context_tokens": llama.context_tokens(settings)}
-        return settings.model_copy(update=served), key
+        (address, key), max_seconds = running, self._settings.worker.chunk_seconds
+        changes = {
+            "base_url": f"{address}/v1",
+            "context_tokens": llama.context_tokens(settings),
+            "timeout_seconds": max_seconds,
+        }
+        served = connect(settings.model_copy(update=changes), key)
+        return Paced(served, settings.timeout_seconds, max_seconds)
+
+    @cached_property
+    def _reference(self) -> Price | None:
+        """Return the price of the largest tier, with which the others are compared."""
+        names = list(self._settings.tiers.configured().values())
+        return price_of(self._settings.model_named(names[-1])) if names else None
 
 
 def identity(settings: Settings, name: str) -> list[str]:
@@ -273,16 +267,13 @@ def identity(settings: Settings, name: str) -> list[str]:
     names = dict.fromkeys((*(tiers.values() or (name,)), *settings.fallback))
     candidates = [settings.model_named(name) for name in names]
     models = [
-        f"{model.provider}/{model.model}@{model.base_url}{_temperature_suffix(model)}"
+        f"{model.provider}/{model.model}@{model.base_url}"
+        + ("" if model.temperature is None else f" at temperature {model.temperature}")
         for model in candidates
     ]
     if len(tiers) < 2:  # noqa: PLR2004 - one tier is asked whatever the policy says
         return models
     return [*models, f"tiers {' '.join(tiers)}", settings.routing.model_dump_json()]
-
-
-def _temperature_suffix(model: ModelSettings) -> str:
-    return "" if model.temperature is None else f" at temperature {model.temperature}"
 
 
 def _log_fallback(profile: ModelProfile, following: ModelProfile, error: ModelError) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass
-from datetime import timedelta
+from dataclasses import astuple, dataclass, fields
 from decimal import Decimal
 
 from sqlalchemy.orm import Session
@@ -17,14 +16,10 @@ from chordwise.domain.estimates import NOTHING, Interval
 from chordwise.domain.money import dollars
 from chordwise.domain.pictures import Picture
 from chordwise.domain.states import Lane
-from chordwise.llm.model import ChatModel
 from chordwise.llm.prices import CostBasis, price_of
 from chordwise.pipeline.intake import transcription
 from chordwise.pipeline.intake.found_files import FileSource
 from chordwise.pipeline.intake.run_options import RunOptions
-from chordwise.pipeline.models import answer_cache
-from chordwise.pipeline.models.budgets import DayBudget
-from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.models.model_client import CallContext
 from chordwise.pipeline.quoting.tally import (
     ONLINE,
@@ -40,10 +35,8 @@ from chordwise.readers.reader import ReadDocument, Reader, Transcriber, UnreadDo
 from chordwise.readers.reader_output import Columns
 from chordwise.settings import Settings
 from chordwise.storage import model_calls
-from chordwise.storage.chunk_work import store_entries
-from chordwise.storage.group_commit import GroupCommit
 from chordwise.storage.model_calls import CallHistory
-from chordwise.storage.record import copied, new_id
+from chordwise.storage.record import copied
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +111,7 @@ def priced(context: ReadingContext, tally: Tally) -> Quote:
 def cost_to_confirm(
     context: ReadingContext,
     options: RunOptions,
-    files: Sequence[FoundFile],
+    files: Iterable[FoundFile],
     read: Iterable[ReadDocument | UnreadDocument],
 ) -> Cost | None:
     """Return the expected cost of a run if it is so high that a person has to confirm it.
@@ -136,7 +129,7 @@ def cost_to_confirm(
     size = 0
     for file in files:
         with suppress(OSError):
-            size += file.path.stat().st_size if file.path else 0
+            size += (file.status or file.path.stat()).st_size if file.path else 0
     if size * _most_usd_per_byte(context.settings, options) <= budget.confirm_usd:
         return None
     total = estimate(context, read, options).total
@@ -260,14 +253,15 @@ class Pricing:
 
     def line(self) -> QuotedLine:
         """Return the line."""
-        kind, basis = self._kind, self._basis()
+        kind, experience = self._kind, self._experience()
+        known = SAMPLE if experience is self._kind.observed else HISTORY
         answers = self._answers()
         syntheses, material, joined = self._syntheses(answers)
-        critiques, examined, mended = self._critiques(answers)
+        critiques, examined, revised = self._critiques(answers)
         calls = _exactly(kind.questions) + syntheses + critiques
         repeated = estimates.repeats(self._analyzed.questions, self._analyzed.repeated)
         read = _exactly(kind.input_tokens) + material + examined
-        written = answers + joined + mended
+        written = answers + joined + revised
         input_tokens = read + read.multiplied_by(repeated)
         output_tokens = written + written.multiplied_by(repeated)
         return QuotedLine(
@@ -280,8 +274,8 @@ class Pricing:
             critiques=critiques,
             input_tokens=input_tokens,
             output_tokens=output_tokens,
-            basis=basis,
-            observations=len(self._experience()),
+            basis=known if experience else ASSUMED,
+            observations=len(experience),
             counter=self._model.counter.name,
             counts_exactly=self._model.counter.is_exact,
             lane=self._model.lane,
@@ -302,11 +296,6 @@ class Pricing:
         enough = len(self._analyzed.output_tokens) >= estimates.MIN_OBSERVATIONS
         return self._analyzed.output_tokens if enough else []
 
-    def _basis(self) -> str:
-        if not self._experience():
-            return ASSUMED
-        return SAMPLE if self._experience() is self._kind.observed else HISTORY
-
     def _answers(self) -> Interval:
         kind = self._kind
         if not kind.questions:
@@ -317,6 +306,8 @@ class Pricing:
         return self._assumed(text_tokens).times(kind.questions)
 
     def _assumed(self, text_tokens: float) -> Interval:
+        if self._kind.fields:
+            return estimates.ASSUMED_FIELD.times(self._kind.fields)
         limit = self._model.profile.max_output_tokens
         return estimates.assumed_answer_length(self._kind.analysis_type, text_tokens, limit)
 
@@ -342,13 +333,15 @@ class Pricing:
         kind = self._kind
         if not kind.critiques:
             return NOTHING, NOTHING, NOTHING
-        answer, count = self._one_of(answers), _exactly(kind.critiques)
+        answer, count = self._one_of(answers).times(kind.groups), _exactly(kind.critiques)
         read = answer.times(kind.critiques + kind.critiqued_answers)
         read += _exactly(kind.critique_tokens)
         share = estimates.ASSUMED_REVISIONS
         revisions = count.multiplied_by(share)
         written = count.multiplied_by(estimates.ASSUMED_CRITIQUE) + revisions.multiplied_by(answer)
-        return count + revisions, read + read.multiplied_by(share), written
+        # A revision of a group repeats the text and the draft.
+        revised = read.multiplied_by(share).times(kind.groups)
+        return count + revisions.times(kind.groups), read + revised, written
 
     def _joined_answer(self, answer: Interval) -> Interval:
         """Return the tokens of a joined answer, which has the form of the answers that it joins."""
@@ -414,30 +407,15 @@ def ask_sample(context: ReadingContext, tally: Tally, *, fresh: bool) -> None:
         ConfigurationError: A model cannot be used as configured, or its price is unknown and there
             is a budget.
     """
-    call_context = _call_context(context, fresh=fresh)
+    ledger = context.ledgers(fresh=fresh)()
+    call_context = CallContext(ledger=ledger, cache=ledger.cache)
     for kind in tally.kinds.values():
         model = context.models.model_for(call_context, kind.model.name)
-        kind.observed = list(_ask(model, kind))
-
-
-def _call_context(context: ReadingContext, *, fresh: bool) -> CallContext:
-    settings, database = context.settings, context.database
-    timeout = timedelta(seconds=settings.pipeline.database_outage_timeout_seconds)
-    completions = None if fresh else answer_cache.completion_store(settings, database)
-    return CallContext(
-        ledger=Ledger(
-            enter=GroupCommit(database.transaction, store_entries).commit, timeout=timeout
-        ),
-        budget=DayBudget(settings, database),
-        cache=answer_cache.stored_completions(settings, completions, new_id()),
-    )
-
-
-def _ask(model: ChatModel, kind: WorkKind) -> Iterator[int]:
-    for request in kind.sample:
-        completion = model.complete(request)
-        known = completion.usage.output_tokens
-        yield tokens.estimate(completion.text) if known is None else known
+        for request in kind.sample:
+            completion = model.complete(request)
+            ledger.flush()
+            known = completion.usage.output_tokens
+            kind.observed.append(tokens.estimate(completion.text) if known is None else known)
 
 
 def read_all(
@@ -453,7 +431,7 @@ def read_all(
             yield from source.read(file, columns, transcriber=transcriber)
 
 
-def too_expensive(context: ReadingContext, options: RunOptions, files: Sequence[FoundFile]) -> str:
+def too_expensive(context: ReadingContext, options: RunOptions, files: Iterable[FoundFile]) -> str:
     """Return why a person has to confirm a run's cost; empty if no one has to.
 
     Raises:
@@ -464,6 +442,16 @@ def too_expensive(context: ReadingContext, options: RunOptions, files: Sequence[
     cost = cost_to_confirm(context, options, files, read)
     limit = dollars(settings.budget.confirm_usd)
     return f"Expected cost: {amount(cost)}, above budget.confirm_usd ({limit})." if cost else ""
+
+
+def members(estimate: Quote) -> dict[str, object]:
+    """Return the members of the JSON document."""
+    unread = [
+        {"source": file.source, "outcome": file.error.outcome, "message": file.error.what}
+        for file in estimate.unread
+    ]
+    values = {field.name: getattr(estimate, field.name) for field in fields(estimate)}
+    return {**values, "unread": unread}
 
 
 def amount(cost: Cost | None) -> str:

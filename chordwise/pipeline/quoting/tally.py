@@ -24,6 +24,7 @@ from chordwise.embedded import llama
 from chordwise.errors import InternalError
 from chordwise.llm import prices
 from chordwise.llm.batching import has_batches
+from chordwise.llm.exchange import HttpModel
 from chordwise.llm.middleware.cached import answer_settings, key_of
 from chordwise.llm.middleware.tiered import Tiered
 from chordwise.llm.model import (
@@ -32,13 +33,14 @@ from chordwise.llm.model import (
     CompletionRequest,
     FinishReason,
     ModelProfile,
-    RemoteModel,
     Usage,
 )
 from chordwise.llm.provider import PROVIDERS, connect
 from chordwise.llm.token_counts import TokenCounter, count_request
 from chordwise.pipeline.asking.question import (
     about_part,
+    groups_of,
+    parts_of,
     request_for,
     room_for_answers,
     text_budget,
@@ -48,7 +50,7 @@ from chordwise.pipeline.intake.document_batches import within_row_limits
 from chordwise.pipeline.intake.run_options import RunOptions, effective_options, identities
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.reader import ReadDocument, Transcriber, UnreadDocument
-from chordwise.settings import ModelSettings, Settings
+from chordwise.settings import Settings
 from chordwise.storage import cached_completions, documents, results
 from chordwise.storage.documents import Document
 from chordwise.storage.results import ResultKey
@@ -58,8 +60,9 @@ from chordwise.storage.results import ResultKey
 class WorkKind:
     """The questions of one analysis type to one model; each vote counts as a question.
 
-    The texts have `chunks` of at most `chunk_tokens`. `joined` has the number of chunks of each
-    document whose answers a model joins.
+    The texts have `chunks` of at most `chunk_tokens`. Of a wide schema, `groups` of fields are
+    asked for one by one, with `fields` in each on average. `joined` has the number of chunks of
+    each document whose answers a model joins.
     `synthesis_frame` is the number of tokens of a synthesis question without answers, and `room`
     the number available for them. The input of the critiques is `critique_tokens`, the answers of
     `critiqued_answers` chunks, and the answers under critique. `sample` is drawn from `offered`
@@ -73,6 +76,8 @@ class WorkKind:
     chunk_tokens: int = 0
     chunks: int = 0
     votes: int = 1
+    groups: int = 1
+    fields: float = 0
     offered: int = 0
     questions: int = 0
     input_tokens: int = 0
@@ -86,12 +91,10 @@ class WorkKind:
 
     def syntheses(self, answer_tokens: float, joined_tokens: float) -> Syntheses:
         """Return the questions that join answers of these lengths: a chunk's and a joined one."""
-        counts = [
-            estimates.syntheses(chunks, answer_tokens, joined_tokens, self.room)
-            for chunks in self.joined
-        ]
+        lengths = (self.groups * answer_tokens, self.groups * joined_tokens)
+        counts = [estimates.syntheses(chunks, *lengths, self.room) for chunks in self.joined]
         return Syntheses(
-            questions=self.votes * sum(count.questions for count in counts),
+            questions=self.votes * self.groups * sum(count.questions for count in counts),
             material_tokens=self.votes * sum(count.material_tokens for count in counts),
         )
 
@@ -250,7 +253,11 @@ class TallyBuilder:
         parts = chunking.split(text, *budget)
         for part in parts:
             part_task, _ = about_part(task, text, part.start_char, part.end_char)
-            self._add_question(replace(part_task, text=part_task.text.strip() or part_task.text))
+            part_task = replace(part_task, text=part_task.text.strip() or part_task.text)
+            questions = parts_of(self._model, part_task)
+            self._kind(questions[0]).chunks += 1
+            for question in questions:
+                self._add_question(question)
         # Whether the chunks contradict each other is unknown; count as if they did.
         analysis = analysis_for(analysis_type)
         if len(parts) > 1 and analysis.needs_model_to_join(task.options):
@@ -277,7 +284,6 @@ class TallyBuilder:
             text_tokens=tokens.weigh(task.text),
             keys=self._keys(kind, request),
         )
-        kind.chunks += 1
         self._counted.append(counted)
         if len(self._counted) == _QUESTIONS_AT_ONCE:
             self._add_counted()
@@ -317,25 +323,25 @@ class TallyBuilder:
             kind.sample[place] = request
 
     def _kind(self, task: AnalysisTask) -> WorkKind:
-        model = self._first_model(task)
+        model = self._model  # escalations are not estimated
+        if isinstance(model, Tiered):
+            model = self._tiers[model.steps(task)[0].tier]
         key = (task.analysis_type, model.name)
         if key not in self._tally.kinds:
             joining = replace(self._task(task.analysis_type), stage=Stage.SYNTHESIZE)
+            groups = groups_of(self._model, joining)
+            frames = [request_for(model, part) for part in parts_of(self._model, joining)]
             self._tally.kinds[key] = WorkKind(
                 analysis_type=task.analysis_type,
                 model=model,
                 chunk_tokens=self._budgets[task.analysis_type].max_tokens,
                 votes=task.options.votes if model.profile.understands_language else 1,
-                synthesis_frame=model.tokens_of(request_for(model, joining)),
+                groups=len(frames),
+                fields=sum(group.fields for group in groups) / len(frames),
+                synthesis_frame=sum(map(model.tokens_of, frames)) // len(frames),
                 room=room_for_answers(model, joining),
             )
         return self._tally.kinds[key]
-
-    def _first_model(self, task: AnalysisTask) -> UnaskedModel:
-        """Return the model that a question is sent to first; escalations are not estimated."""
-        if isinstance(self._model, Tiered):
-            return self._tiers[self._model.steps(task)[0].tier]
-        return self._model
 
     def _task(self, analysis_type: AnalysisType) -> AnalysisTask:
         options = self._analysis_options[analysis_type]
@@ -359,7 +365,11 @@ class UnaskedModel(ChatModel):
         self._run_lane = run_lane
         self._provider = PROVIDERS[self.settings.provider]
         self.counter: TokenCounter = self._provider.token_counter(self.settings)
-        self._connected = _connected(self.settings)
+        changes: dict[str, object] = {"keep_alive": ""}
+        if llama.is_served_here(self.settings):
+            tokens_here = llama.context_tokens(self.settings)
+            changes |= {"base_url": _NO_ADDRESS, "context_tokens": tokens_here}
+        self._connected = connect(self.settings.model_copy(update=changes), _NO_KEY)
 
     @property
     def profile(self) -> ModelProfile:
@@ -402,7 +412,7 @@ class UnaskedModel(ChatModel):
 
     def tokens_of(self, request: CompletionRequest) -> int:
         """Return the number of input tokens of a request."""
-        if isinstance(self._connected, RemoteModel):
+        if isinstance(self._connected, HttpModel):
             return count_request(self.counter, self._connected.body(request))
         read = request.task.text or json.dumps(request.task.answers, ensure_ascii=False)
         return tokens.estimate(read)
@@ -419,10 +429,3 @@ class UnaskedModel(ChatModel):
             service_tier="" if lane == ONLINE else lane,
         )
         return prices.price_of(self.settings).cost_usd(completion)
-
-
-def _connected(settings: ModelSettings) -> ChatModel:
-    changes: dict[str, object] = {"keep_alive": ""}
-    if llama.is_served_here(settings):
-        changes |= {"base_url": _NO_ADDRESS, "context_tokens": llama.context_tokens(settings)}
-    return connect(settings.model_copy(update=changes), _NO_KEY)

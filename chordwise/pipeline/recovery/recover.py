@@ -38,13 +38,12 @@ from chordwise.storage import (
     incidents,
     intakes,
     jobs,
-    leases,
     outbox,
     runs,
     schedules,
 )
+from chordwise.storage.attempts import is_last
 from chordwise.storage.batch_requests import BatchRequest
-from chordwise.storage.budgets import BudgetReservation
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.incidents import IncidentKind
 from chordwise.storage.jobs import Job
@@ -62,7 +61,24 @@ def resend_answered(context: Context, session: Session) -> int:  # noqa: ARG001 
     The rule reads their own rows, so it does not matter whether the answer arrived before or after
     the work was postponed.
     """
-    return _chunks(session) + _syntheses(session)
+    now, count = clock.database_now(), 0
+    for table, task, ready, progress in (
+        (Chunk, ANALYZE_SLICE, Chunk.status == ChunkStatus.WAITING, {}),
+        (Job, SYNTHESIZE, Job.status == JobStatus.WAITING, {"last_progress_at": now}),
+    ):
+        query = select(table.id).where(
+            ready,
+            table.error_code == AwaitingBatchError.code,
+            table.due_at > now,
+            ~batch_requests.is_awaited(table.id),
+        )
+        if table is Chunk:
+            query = query.join(Job, Job.id == Chunk.job_id).where(Job.status.in_(ANALYZING))
+        ids = _lock_some(session, query.order_by(table.id), table)
+        session.execute(update(table).where(table.id.in_(ids)).values(due_at=now, **progress))
+        outbox.promise(session, task, ids, reason="batch answered")
+        count += len(ids)
+    return count
 
 
 def delete_unwanted(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all rules
@@ -74,39 +90,6 @@ def delete_unwanted(context: Context, session: Session) -> int:  # noqa: ARG001 
     dropped = batch_requests.drop_obsolete(session, BATCH)
     dropped += batch_requests.drop_idle_leaders(session, BATCH)
     return dropped + batch_requests.drop_lost(session, BATCH)
-
-
-def _chunks(session: Session) -> int:
-    query = (
-        select(Chunk.id)
-        .join(Job, Job.id == Chunk.job_id)
-        .where(
-            Chunk.status == ChunkStatus.WAITING,
-            Chunk.error_code == AwaitingBatchError.code,
-            Chunk.due_at > clock.database_now(),
-            Job.status.in_(ANALYZING),
-            ~batch_requests.is_awaited(Chunk.id),
-        )
-        .order_by(Chunk.id)
-    )
-    ids = _lock_some(session, query, Chunk)
-    session.execute(update(Chunk).where(Chunk.id.in_(ids)).values(due_at=clock.database_now()))
-    outbox.promise(session, ANALYZE_SLICE, ids, reason="batch answered")
-    return len(ids)
-
-
-def _syntheses(session: Session) -> int:
-    query = select(Job.id).where(
-        Job.status == JobStatus.WAITING,
-        Job.error_code == AwaitingBatchError.code,
-        Job.due_at > clock.database_now(),
-        ~batch_requests.is_awaited(Job.id),
-    )
-    ids = _lock_some(session, query.order_by(Job.id), Job)
-    now = clock.database_now()
-    session.execute(update(Job).where(Job.id.in_(ids)).values(due_at=now, last_progress_at=now))
-    outbox.promise(session, SYNTHESIZE, ids, reason="batch answered")
-    return len(ids)
 
 
 def _lock_some(
@@ -122,16 +105,13 @@ def reopen_expired(context: Context, session: Session) -> int:
 
     The attempt remains counted.
     """
-    if not session.scalar(select(clock.leases_may_expire())):
-        return 0
     return _reopen_chunks(context, session) + _reopen_syntheses(session)
 
 
 def _reopen_chunks(context: Context, session: Session) -> int:
-    is_expired = (Chunk.status == ChunkStatus.RUNNING) & (Chunk.lease_until < clock.database_now())
     rows = session.execute(
         select(Chunk.id, Chunk.job_id, Chunk.attempts)
-        .where(is_expired)
+        .where(Chunk.has_expired())
         .order_by(Chunk.job_id, Chunk.id)
         .limit(BATCH)
     ).all()
@@ -144,11 +124,11 @@ def _reopen_chunks(context: Context, session: Session) -> int:
     unleased = {"lease_token": None, "lease_until": None, "finished_at": None}
     reopened = session.execute(
         update(Chunk)
-        .where(in_ids(Chunk.id, [row[0] for row in rows]), is_expired)
+        .where(in_ids(Chunk.id, [row[0] for row in rows]), Chunk.has_expired())
         .values(status=ChunkStatus.PENDING, **unleased)
         .returning(Chunk.id, Chunk.attempts)
     ).all()
-    last = {id_ for id_, attempts in reopened if leases.is_last(attempts, max_attempts)}
+    last = {id_ for id_, attempts in reopened if is_last(attempts, max_attempts)}
     outbox.promise(session, ANALYZE_SLICE, last, reason=outbox.LAST_ATTEMPT)
     others = {id_ for id_, _ in reopened} - last
     outbox.promise(session, ANALYZE_SLICE, others, reason="lease expired")
@@ -156,8 +136,7 @@ def _reopen_chunks(context: Context, session: Session) -> int:
 
 
 def _reopen_syntheses(session: Session) -> int:
-    is_expired = (Job.status == JobStatus.SYNTHESIZING) & (Job.lease_until < clock.database_now())
-    ids = _lock_some(session, select(Job.id).where(is_expired).order_by(Job.id), Job)
+    ids = _lock_some(session, select(Job.id).where(Job.has_expired()).order_by(Job.id), Job)
     unleased = {"lease_token": None, "lease_until": None}
     session.execute(
         update(Job).where(in_ids(Job.id, ids)).values(status=JobStatus.RUNNING, **unleased)
@@ -201,14 +180,6 @@ _WITHOUT_MESSAGE = text(f"""
     LIMIT :limit""")  # noqa: S608 - fixed names
 
 
-def finish_abandoned_intakes(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
-    """Finish the intake of runs whose submitter was lost after everything was taken in.
-
-    A run with entries left on its list stays interrupted: `chordwise continue` continues it.
-    """
-    return intakes.finish_all(session)
-
-
 def finish_cancellations(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
     """Cancel the jobs of runs that a killed `cancel` left unfinished; return their number."""
     ids = session.scalars(
@@ -241,23 +212,18 @@ Rule: TypeAlias = Callable[[Context, Session], int]
 """Sends work again that stopped for one reason; returns the number of its items."""
 
 
-def settle_abandoned_reservations(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
-    """Settle the reservations of requests that were not settled in time as spent."""
-    return budgets.settle_abandoned(session, BATCH)
-
-
 RULES: tuple[tuple[str, Rule], ...] = (
     ("run_cancelled", finish_cancellations),
     ("lease_expired", reopen_expired),
     ("batch_answered", resend_answered),
     ("batch_unwanted", delete_unwanted),
     ("followed", shared_jobs.end_followers),
-    ("intake_abandoned", finish_abandoned_intakes),
+    ("intake_abandoned", lambda _, session: intakes.finish_all(session)),
     ("run_unsettled", finish_runs),
-    ("reservation_abandoned", settle_abandoned_reservations),
+    ("reservation_abandoned", lambda _, session: budgets.settle_abandoned(session, BATCH)),
 )
-# Work that was postponed on purpose is not counted as an incident.
-_PLANNED = ("run_cancelled", "batch_answered", "batch_unwanted", "followed")
+PLANNED = ("run_cancelled", "batch_answered", "batch_unwanted", "followed")
+"""The rules for work that was postponed on purpose, which is not counted as an incident."""
 
 
 def recover(context: Context) -> dict[str, int]:
@@ -266,32 +232,27 @@ def recover(context: Context) -> dict[str, int]:
     If no work is unfinished, no rule is applied. Each rescue is logged, and unplanned ones are
     counted in `incidents`.
     """
-    rescues = {}
+    rescues: dict[str, int] = {}
     with context.database.read() as session:
         may_find_something = has_unfinished_work(session)
     for reason, rule in RULES if may_find_something else ():
-        rescues[reason] = _in_transaction(context, reason, rule)
-    counts = {reason: count for reason, count in rescues.items() if count}
-    for reason, count in counts.items():
-        log.warning("recovery.rescued", reason=reason, count=count)
-    return counts
+        try:
+            with context.database.write() as session:
+                count = rule(context, session)
+                if reason not in PLANNED:
+                    incidents.count(session, IncidentKind.RESCUE, reason, count)
+        except ServiceUnavailableError:
+            raise
+        except Exception:  # a defect in one rule must not block the others
+            log.exception("recovery.defect", reason=reason)
+            continue
+        if count:
+            rescues[reason] = count
+            log.warning("recovery.rescued", reason=reason, count=count)
+    return rescues
 
 
-def _in_transaction(context: Context, reason: str, rule: Rule) -> int:
-    try:
-        with context.database.write() as session:
-            count = rule(context, session)
-            if reason not in _PLANNED:
-                incidents.count(session, IncidentKind.RESCUE, reason, count)
-            return count
-    except ServiceUnavailableError:
-        raise
-    except Exception:  # a defect in one rule must not block the others
-        log.exception("recovery.defect", reason=reason)
-        return 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """Whether deliveries, batches, and occurrences of schedules wait for a scheduler."""
 
@@ -309,7 +270,7 @@ def waiting(session: Session) -> Waiting:
             schedules.is_any_free(),
         )
     ).one()
-    return Waiting(deliveries=row[0], batches=row[1], schedules=row[2])
+    return Waiting(*row)
 
 
 def has_unfinished_work(session: Session) -> bool:
@@ -326,7 +287,7 @@ def has_unfinished_work(session: Session) -> bool:
                     _in(Chunk, OPEN_CHUNKS),
                     exists().where(or_(is_open, Run.intake_finished_at.is_(None))),
                     _in(BatchRequest, UNASKED_REQUESTS),
-                    exists().where(BudgetReservation.settled_at.is_(None)),
+                    budgets.is_any_reserved(),
                 )
             )
         )

@@ -35,33 +35,28 @@ def _lines(session: Session, schedule: str, since: datetime, until: datetime) ->
         result = session.execute(text(section.query), {**bounds, "most": section.most})
         yield from ("", f"## {section.heading}", "")
         names, rows = list(result.keys())[:-1], result.all()
-        yield from _table(names, rows) if rows else ("Nothing.",)
-        if rows and rows[0].there_are > len(rows):
+        if not rows:
+            yield "Nothing."
+            continue
+        yield _row([name.replace("_", " ") for name in names])
+        yield _row(["---"] * len(names))
+        for row in rows:
+            yield _row([_cell(name, value) for name, value in zip(names, row, strict=False)])
+        if rows[0].there_are > len(rows):
             yield from ("", f"… and {rows[0].there_are - len(rows):,} more")
     yield ""
 
 
-def _table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
-    yield _row([name.replace("_", " ") for name in names])
-    yield _row(["---"] * len(names))
-    for row in rows:
-        yield _row([_cell_value(name, value) for name, value in zip(names, row, strict=False)])
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
-def _cell_value(name: str, value: object) -> object:
+def _cell(name: str, value: object) -> str:
+    """Return a value as the text of a table cell, shortened and with its markup escaped."""
+    if name == "usd":
+        value = dollars(value) if isinstance(value, Decimal) else "unknown"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if name != "usd":
-        return value
-    return dollars(value) if isinstance(value, Decimal) else "unknown"
-
-
-def _row(cells: Sequence[object]) -> str:
-    return f"| {' | '.join(_cell(cell) for cell in cells)} |"
-
-
-def _cell(value: object) -> str:
-    """Return a value as the text of a table cell, shortened and with its markup escaped."""
     if value is None:
         return "–"
     plain = visible(" ".join(str(value).split()))

@@ -98,11 +98,7 @@ class PagePictures:
         return None
 
     def _part(self, file: BinaryIO, name: Named) -> BinaryIO | None:
-        """Return a part of an open file, if its hash matches; it is extracted once.
-
-        Raises:
-            ReadError: The parts of the open file cannot be read.
-        """
+        """Return a part of an open file, if its hash matches; it is extracted once."""
         key = (*_state_of(file), name.part, name.sha256)
         with self._lock:
             if key not in self._parts:
@@ -146,11 +142,7 @@ class PagePictures:
                 _bounded(self._extra_seconds)[sha256] = self._extra_seconds.get(sha256, 0) + extra
 
     def _hash(self, file: BinaryIO) -> str:
-        """Return the hash of a file; cached until the file changes.
-
-        Raises:
-            ReadError: It cannot be read.
-        """
+        """Return the hash of a file; cached until the file changes."""
         state = _state_of(file)
         if state not in self._hashes:
             if len(self._hashes) >= _REMEMBERED_FILES:

@@ -26,7 +26,7 @@ from chordwise.llm.middleware.cached import answer_settings, key_of
 from chordwise.llm.model import ChatModel, CompletionRequest
 from chordwise.pipeline.asking import Question
 from chordwise.pipeline.asking.merge import Synthesizer
-from chordwise.pipeline.asking.question import about_part, request_for
+from chordwise.pipeline.asking.question import about_part, parts_of, request_for
 from chordwise.pipeline.models.model_client import Models
 from chordwise.prompts import library
 from chordwise.relations.relation import Row, rows
@@ -48,10 +48,10 @@ class Reconstruction:
     """Asks the questions of an explained job again, without a model.
 
     A question is a row with `stage`, `prompt`, `completion`, `samples` and `changes`. `prompt` is
-    `None` if its template or its model is unknown here, and a completion if it is not in the cache.
-    `samples` are the completions of all samples of a vote. `changes` are the paths at which the
-    stored answer about a chunk differs from the completion: repaired JSON, corrected quotes,
-    removed values.
+    `None` if its template or its model is unknown here, and a completion if it is not in the cache;
+    those of groups of fields follow each other. `samples` are the completions of all samples of a
+    vote. `changes` are the paths at which the stored answer about a chunk differs from the
+    completion: repaired JSON, corrected quotes, removed values.
     """
 
     connection: Connection
@@ -96,7 +96,9 @@ class Reconstruction:
         chunk = self.job["chunks"][position]
         task, _ = about_part(self.task, self.text, chunk["start_char"], chunk["end_char"])
         question = self._question(task, chunk["prompt_version"])
-        changes = _changes(task.analysis_type, question["completion"], chunk["answer"])
+        parts = parts_of(self.model, task) if self.model else [task]
+        completion = question["completion"] if len(parts) == 1 else None
+        changes = _changes(task.analysis_type, completion, chunk["answer"])
         return {**chunk, **question, "changes": changes}
 
     def after_chunks(self) -> Sequence[Row]:
@@ -153,10 +155,13 @@ class Reconstruction:
         template = library.with_version(version or library.template_for(task).version, task)
         with suppress(ChordwiseError):
             if template is not None and self.model is not None:
-                request = request_for(self.model, task, template)
-                prompt = Prompt(system=request.system, user=request.user)
+                parts = parts_of(self.model, task)
+                requests = [request_for(self.model, part, template) for part in parts]
+                system = "\n\n".join(request.system for request in requests)
+                prompt = Prompt(system=system, user=requests[0].user)
                 votes = 1 if task.draft else task.options.votes
-                completions = [self._completion(request, 1 + sample) for sample in range(votes)]
+                texts = [[self._completion(r, 1 + vote) for r in requests] for vote in range(votes)]
+                completions = ["\n\n".join(filter(None, of_vote)) or None for of_vote in texts]
         return {
             "stage": task.stage,
             "prompt": prompt,

@@ -407,7 +407,6 @@ ORDER BY n.nspname, c.relkind DESC, c.relname, a.attnum
 
 @contextmanager
 def _translating_errors() -> Iterator[None]:
-    """Translate the errors of connecting and logging in."""
     try:
         yield
     except errors.InsufficientPrivilege as error:

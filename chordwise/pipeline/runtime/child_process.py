@@ -77,7 +77,13 @@ class ChildProcess(Thread):
         reading, writing = os.pipe()
         begun_at = time.monotonic()
         try:
-            process = self._spawned(reading)
+            environment = child_environment(self._context.settings.home)
+            process = subprocess.Popen(  # noqa: S603 - our own module, no shell
+                [sys.executable, "-P", "-m", *self._module],
+                stdin=subprocess.DEVNULL,
+                env={**environment, **self._environment, SUPERVISOR_PIPE_VARIABLE: str(reading)},
+                pass_fds=(reading,),
+            )
             while process.poll() is None and not self._stop_event.wait(_POLL_SECONDS):
                 continue
             status = self._ended(process)
@@ -94,15 +100,6 @@ class ChildProcess(Thread):
         with self._context.database.write() as session:
             incidents.count(session, IncidentKind.PROCESS_LOST, self.name)
         return pause
-
-    def _spawned(self, pipe: int) -> subprocess.Popen[bytes]:
-        environment = child_environment(self._context.settings.home)
-        return subprocess.Popen(  # noqa: S603 - our own module, no shell
-            [sys.executable, "-P", "-m", *self._module],
-            stdin=subprocess.DEVNULL,
-            env={**environment, **self._environment, SUPERVISOR_PIPE_VARIABLE: str(pipe)},
-            pass_fds=(pipe,),
-        )
 
     def _ended(self, process: subprocess.Popen[bytes]) -> int:
         """Return how a process has ended; stop it if it still runs."""

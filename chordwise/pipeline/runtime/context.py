@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from sqlalchemy.orm import Session
 
-from chordwise.domain.states import Lane
-from chordwise.llm.limits.permits import Priority
-from chordwise.llm.middleware.batched import BatchQueue
-from chordwise.llm.middleware.concurrency_limited import Turn
+from chordwise.domain.json_values import JsonObject
+from chordwise.errors import LeaseLostError
 from chordwise.pipeline.models import answer_cache
-from chordwise.pipeline.models.batch_queue import JobBatches
-from chordwise.pipeline.models.budgets import JobBudget, Reservations
 from chordwise.pipeline.models.ledger import Ledger
-from chordwise.pipeline.models.model_client import CallContext, Models
-from chordwise.pipeline.runtime.leases import Lease, LeaseKeeper
+from chordwise.pipeline.models.model_client import Models
+from chordwise.pipeline.runtime.leases import LeaseKeeper
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, SYNTHESIZE, Messenger
 from chordwise.settings import Settings
+from chordwise.storage import deliveries, schedules
 from chordwise.storage.cached_completions import CompletionStore
-from chordwise.storage.chunk_claims import ClaimedChunk
-from chordwise.storage.chunk_work import ChunkWork
+from chordwise.storage.chunk_work import ChunkWork, store_entries
 from chordwise.storage.database import Database
 from chordwise.storage.documents import DocumentTexts
 from chordwise.storage.fan_outs import FanOuts
-from chordwise.storage.synthesis_claims import ClaimedSynthesis
-
-if TYPE_CHECKING:
-    from chordwise.pipeline.runtime.occurrence import Occurrence
+from chordwise.storage.group_commit import GroupCommit
+from chordwise.storage.schedules import ScheduleRun
 
 DATABASE_TIMEOUT = timedelta(seconds=20)
 """How long a command waits for a restarting database before it reports the outage."""
@@ -48,6 +43,22 @@ class ReadingContext:
     database: Database
     models: Models
 
+    def ledgers(self, *, fresh: bool = False) -> Callable[[], Ledger]:
+        """Return a function that opens ledgers for calls outside of runs.
+
+        Only the budget of the day limits these calls. A ledger belongs to one thread. Answers are
+        read from the cache unless `fresh`.
+        """
+        return partial(
+            Ledger,
+            enter=GroupCommit(self.database.transaction, store_entries).commit,
+            settings=self.settings,
+            is_limited=self.settings.budget.usd_per_day is not None,
+            completions=None
+            if fresh
+            else answer_cache.completion_store(self.settings, self.database),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stores:
@@ -55,7 +66,6 @@ class Stores:
 
     chunks: ChunkWork
     fan_outs: FanOuts
-    reservations: Reservations
     texts: DocumentTexts
     completions: CompletionStore | None
 
@@ -68,10 +78,81 @@ def open_stores(settings: Settings, database: Database, together: Database | Non
     return Stores(
         chunks=ChunkWork(together, lease, pipeline.max_attempts, SYNTHESIZE),
         fan_outs=FanOuts(together, pipeline, analysis=ANALYZE_SLICE, synthesis=SYNTHESIZE),
-        reservations=Reservations(settings, database),
         texts=DocumentTexts(database),
         completions=answer_cache.completion_store(settings, together),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Occurrence:
+    """An occurrence claimed with `token`; every command of a schedule writes under its lease.
+
+    `is_resumed`: an earlier process was killed while it executed this occurrence.
+    """
+
+    database: Database
+    id: uuid.UUID
+    schedule: str
+    due_at: datetime
+    token: uuid.UUID
+    is_resumed: bool
+
+    @property
+    def due(self) -> str:
+        """The due time in UTC, as in names of files and runs."""
+        return f"{self.due_at:%Y%m%d-%H%M}"
+
+    @property
+    def run_name(self) -> str:
+        """The name of the run that the command starts, unless the command names it."""
+        return f"{self.schedule}-{self.due}-{self.id.hex[-4:]}"
+
+    def guard(self, session: Session) -> None:
+        """Check that the lease is held, and lock it until the commit of the transaction.
+
+        Raises:
+            LeaseLostError: Another process has taken the occurrence over, or it has expired.
+        """
+        if not schedules.holds(session, self.id, self.token):
+            raise LeaseLostError(f"The schedule {self.schedule} was taken over.")
+
+    def write(self, change: Callable[[Session], int]) -> int:
+        """Run a transaction under the lease, retried during a short outage of the database.
+
+        Raises:
+            LeaseLostError: The lease is lost; nothing was written.
+        """
+
+        def guarded(session: Session) -> int:
+            self.guard(session)
+            return change(session)
+
+        return self.database.commit(guarded, DATABASE_TIMEOUT)
+
+    def outcome(self) -> JsonObject | None:
+        """Return what the command has recorded, also in an earlier process."""
+        with self.database.read() as session:
+            return session.get_one(ScheduleRun, self.id).outcome
+
+    def last_success(self, session: Session) -> datetime | None:
+        """Return the due time of the last occurrence of this schedule that succeeded."""
+        return schedules.last_success(session, self.schedule, self.due_at)
+
+    def record(self, outcome: JsonObject, event: str = "") -> None:
+        """Record what the command has done; `event` also sends it to the webhook, once.
+
+        Raises:
+            LeaseLostError: The lease is lost; nothing was written.
+        """
+        self.write(lambda session: self.record_in(session, outcome, event))
+
+    def record_in(self, session: Session, outcome: JsonObject, event: str = "") -> int:
+        """Record as `record` does, in a transaction that holds the lease."""
+        session.get_one(ScheduleRun, self.id).outcome = outcome
+        if event:
+            content: JsonObject = {"schedule": self.schedule, **outcome}
+            deliveries.announce(session, event, content=content, occurrence_id=self.id)
+        return 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,43 +186,3 @@ class Context(ReadingContext):
     def outage_timeout(self) -> timedelta:
         """How long a paid answer waits for an unavailable database."""
         return timedelta(seconds=self.settings.pipeline.database_outage_timeout_seconds)
-
-    def ledger(self, lease: Lease) -> Ledger:
-        """Return the ledger of a chunk or synthesis: no call starts once its lease is lost."""
-        return Ledger(
-            enter=self.stores.chunks.enter,
-            timeout=self.outage_timeout,
-            job_id=lease.job_id,
-            chunk_id=lease.chunk_id,
-            token=lease.token,
-            discard=partial(answer_cache.discard, self.database),
-        )
-
-    def call_context(
-        self, claimed: ClaimedChunk | ClaimedSynthesis, ledger: Ledger, turn: Turn
-    ) -> CallContext:
-        """Return how models are asked for a chunk or synthesis: its budget, priority and cache."""
-        job_id, chunk_id = claimed.job_id, ledger.chunk_id
-        budget = JobBudget(reservations=self.stores.reservations, job_id=job_id)
-        completions = self.stores.completions if claimed.use_cache else None
-        cache = answer_cache.stored_completions(self.settings, completions, chunk_id or job_id)
-        is_limited = claimed.is_capped or self.settings.budget.usd_per_day is not None
-
-        def batches(name: str) -> BatchQueue:
-            return JobBatches(
-                database=self.database,
-                budget=budget,
-                job_id=job_id,
-                chunk_id=chunk_id,
-                model_name=name,
-                max_age=completions.max_age if completions else None,
-            )
-
-        return CallContext(
-            ledger=ledger,
-            budget=budget if is_limited else None,
-            priority=Priority(claimed.priority),
-            cache=cache,
-            turn=turn,
-            batches=batches if claimed.lane == Lane.BATCH else None,
-        )

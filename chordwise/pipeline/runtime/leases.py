@@ -6,7 +6,7 @@ import logging
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,18 +17,24 @@ from sqlalchemy.orm import Session
 
 from chordwise.errors import LeaseLostError, ServiceUnavailableError
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT, SYNTHESIZE
-from chordwise.storage import inbox_files, incidents, intakes, jobs, leases, outbox
+from chordwise.storage import attempts, incidents, jobs, leases, outbox
+from chordwise.storage.attempts import Work
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.database import Database
+from chordwise.storage.inbox_files import InboxFile
 from chordwise.storage.incidents import IncidentKind
+from chordwise.storage.intakes import ListedFile
 from chordwise.storage.jobs import Job
 from chordwise.storage.leases import Leased
 from chordwise.storage.outbox import When
+from chordwise.storage.runs import Run
+from chordwise.storage.schedules import ScheduleRun
 
 log = structlog.get_logger(__name__)
 
 _LEAVING_TIMEOUT = timedelta(seconds=5)
 _OUTAGE_PAUSE_SECONDS = 1.0
+_LOCK_ORDER = (Job, Chunk, Run, InboxFile, ListedFile, ScheduleRun)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,7 +47,7 @@ class Lease:
     lost: bool = False
 
     @property
-    def work(self) -> tuple[Leased, uuid.UUID, uuid.UUID]:
+    def work(self) -> tuple[Work, uuid.UUID, uuid.UUID]:
         """The table and id of the work, and the token."""
         if self.chunk_id is None:
             return Job, self.job_id, self.token
@@ -76,7 +82,7 @@ class LeaseKeeper:
         self._held: dict[uuid.UUID, Lease] = {}
         self._abandoned: dict[uuid.UUID, Lease] = {}
         self._fanning_out: set[uuid.UUID] = set()
-        self._intakes: set[uuid.UUID] = set()
+        self._tokens: dict[uuid.UUID, tuple[type[Leased], Callable[[], None] | None]] = {}
         self._losses: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -127,15 +133,21 @@ class LeaseKeeper:
         finally:
             self._fanning_out.discard(job_id)
 
-    def keep_intake(self, token: uuid.UUID) -> None:
-        """Renew the lease of an intake, or of files of inboxes, until it is dropped."""
+    def keep_token(
+        self, table: type[Leased], token: uuid.UUID, on_loss: Callable[[], None] | None = None
+    ) -> None:
+        """Renew all leases of a table with this token until it is dropped.
+
+        `on_loss` is called after each beat that finds no row with the token.
+        """
         with self._lock:
-            self._intakes.add(token)
+            self._tokens[token] = table, on_loss
             self._start()
 
-    def drop_intake(self, token: uuid.UUID) -> None:
-        """Stop renewing the lease of an intake, or of files of inboxes."""
-        self._intakes.discard(token)
+    def drop_token(self, token: uuid.UUID) -> None:
+        """Stop renewing the leases with this token."""
+        with self._lock:
+            self._tokens.pop(token, None)
 
     def release_all(self) -> int:
         """Release all held leases through PostgreSQL and return their number.
@@ -174,8 +186,9 @@ class LeaseKeeper:
         Returns whether the database could be reached.
         """
         held, fanning_out = self._snapshot(), set(self._fanning_out)
-        taking_in = set(self._intakes)
-        if not (held or fanning_out or taking_in or self._abandoned or self._losses):
+        with self._lock:
+            tokens = dict(self._tokens)
+        if not (held or fanning_out or tokens or self._abandoned or self._losses):
             return True
         try:
             with self._database.write() as session:
@@ -185,9 +198,12 @@ class LeaseKeeper:
                 for lease in self._lost(session, held):
                     self.record_loss(lease, "heartbeat")
                 self._release_abandoned(session)
-                counted = self._count_losses(session)
-                intakes.extend(session, taking_in, self._duration)  # runs after their jobs
-                inbox_files.extend(session, taking_in, self._duration)
+                with self._lock:
+                    losses = self._losses.copy()
+                for noticed_by, number in sorted(losses.items()):
+                    incidents.count(session, IncidentKind.LEASE_LOST, noticed_by, number)
+                counted = losses
+                kept = self._extend(session, {token: tokens[token][0] for token in tokens})
         except ServiceUnavailableError as error:
             # An intake detects and reports a lost lease itself.
             level = logging.WARNING if held or fanning_out else logging.INFO
@@ -195,10 +211,14 @@ class LeaseKeeper:
             return False
         with self._lock:
             self._losses -= counted
+        for token in tokens.keys() - kept:
+            on_loss = tokens[token][1]
+            if on_loss is not None:
+                on_loss()
         return True
 
     def _lost(self, session: Session, held: list[Lease]) -> list[Lease]:
-        kept = self._extend(session, held)
+        kept = self._extend(session, {lease.token: lease.work[0] for lease in held})
         return [
             lease
             for lease in held
@@ -207,19 +227,11 @@ class LeaseKeeper:
             and not leases.has_ended(session, *lease.work)
         ]
 
-    def _count_losses(self, session: Session) -> Counter[str]:
-        with self._lock:
-            losses = self._losses.copy()
-        for noticed_by, number in sorted(losses.items()):
-            incidents.count(session, IncidentKind.LEASE_LOST, noticed_by, number)
-        return losses
-
-    def _extend(self, session: Session, held: list[Lease]) -> set[uuid.UUID]:
+    def _extend(self, session: Session, held: Mapping[uuid.UUID, type[Leased]]) -> set[uuid.UUID]:
         kept: set[uuid.UUID] = set()
-        for table in (Job, Chunk):
-            tokens = [lease.token for lease in held if lease.work[0] is table]
-            if tokens:
-                kept |= leases.extend(session, table, tokens, self._duration)
+        for table in _LOCK_ORDER:
+            tokens = [token for token, leased in held.items() if leased is table]
+            kept |= leases.extend(session, table, tokens, self._duration)
         return kept
 
     def _release_abandoned(self, session: Session) -> None:
@@ -251,7 +263,7 @@ class LeaseKeeper:
 
 def _free(session: Session, lease: Lease, *, is_leaving: bool) -> bool:
     """Release work and promise its next message; `is_leaving` if this process stops normally."""
-    free = leases.release if is_leaving else leases.abandon
+    free = leases.release if is_leaving else attempts.abandon
     freed = free(session, *lease.work)
     if freed:
         lease.promise(session, "shutdown" if is_leaving else "database unavailable")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -11,10 +12,10 @@ from random import Random
 from threading import Event
 
 import structlog
-from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from chordwise.domain.visible_text import visible
+from chordwise.embedded import processes
 from chordwise.errors import (
     ChordwiseError,
     ConfigurationError,
@@ -26,7 +27,7 @@ from chordwise.pipeline.models.model_client import Models, server_of
 from chordwise.pipeline.runtime.context import Context, open_stores
 from chordwise.pipeline.runtime.leases import LeaseKeeper
 from chordwise.pipeline.runtime.messages import Messenger, open_app
-from chordwise.settings import PipelineSettings, Settings, load
+from chordwise.settings import Settings, load
 from chordwise.storage import metadata
 from chordwise.storage.database import Database, open_engine, translate_errors
 from chordwise.storage.postgresql import STATEMENT_SECONDS
@@ -55,22 +56,8 @@ def open_context(settings: Settings, name: str, connections: int = 5) -> Context
     )
     database = Database(opened(pool_size=min(connections, _MAX_CONNECTIONS)))
     together = Database(opened(pool_size=_GROUPS, keeps_plans=True))
-    return Context(
-        settings=settings,
-        database=database,
-        stores=open_stores(settings, database, together),
-        models=Models(settings, server_of(settings)),
-        messenger=Messenger(open_app(settings)),
-        leases=_lease_keeper(pipeline, url, name),
-        random=Random(),  # noqa: S311 - jitter needs no secrecy
-    )
-
-
-def _lease_keeper(pipeline: PipelineSettings, url: SecretStr, name: str) -> LeaseKeeper:
-    """Return a lease keeper whose connections time out while the leases still last.
-
-    Work that waits for the database must not prevent its own lease from being renewed.
-    """
+    # Its statements end while the leases last: work that waits for the database must not prevent
+    # its own lease from being renewed.
     between = (pipeline.lease_seconds - pipeline.heartbeat_seconds) / 3
     engine = open_engine(
         url,
@@ -78,10 +65,18 @@ def _lease_keeper(pipeline: PipelineSettings, url: SecretStr, name: str) -> Leas
         name=f"chordwise {name} leases",
         statement_seconds=min(pipeline.heartbeat_seconds, between),
     )
-    return LeaseKeeper(
-        Database(engine),
-        timedelta(seconds=pipeline.lease_seconds),
-        timedelta(seconds=pipeline.heartbeat_seconds),
+    return Context(
+        settings=settings,
+        database=database,
+        stores=open_stores(settings, database, together),
+        models=Models(settings, server_of(settings)),
+        messenger=Messenger(open_app(settings)),
+        leases=LeaseKeeper(
+            Database(engine),
+            timedelta(seconds=pipeline.lease_seconds),
+            timedelta(seconds=pipeline.heartbeat_seconds),
+        ),
+        random=Random(),  # noqa: S311 - jitter needs no secrecy
     )
 
 
@@ -89,10 +84,10 @@ log = structlog.get_logger(__name__)
 
 
 def run_process(process: str, run: Callable[[Settings], int]) -> int:
-    """Run a process, or with the argument `health` print its state; return the exit code."""
+    """Run a process, or print its state if the last argument is `health`; return an exit code."""
     try:
         settings = load()
-        if sys.argv[1:] == ["health"]:
+        if sys.argv[-1:] == ["health"]:
             sign = liveness.last_sign(settings.home, process)
             sys.stdout.write(f"{sign}\n")
             return ExitCode.SUCCESS if sign.is_healthy else ExitCode.UNAVAILABLE
@@ -100,6 +95,15 @@ def run_process(process: str, run: Callable[[Settings], int]) -> int:
     except ChordwiseError as error:
         sys.stderr.write(visible(f"{error.what}\n{error.hint}\n"))
         return error.exit_code
+
+
+def stopped_in_order() -> Event:
+    """Return an event that a signal, or the end of the parent process, sets."""
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    processes.watch_parent(stop.set)
+    return stop
 
 
 _FIRST_PAUSE_SECONDS = 0.5

@@ -230,25 +230,19 @@ def _start_due(session: Session, schedule: Schedule, now: datetime) -> bool:
     first = schedule.next_due_at or now
     due_at = due_times.latest_due(settings.cron, settings.zone, first, now)
     schedule.next_due_at = due_times.next_due(settings.cron, settings.zone, now)
-    is_late = now - due_at > ON_TIME or due_at > first
-    trigger = Trigger.CATCH_UP if is_late else Trigger.CLOCK
-    refusal = _refusal(session, schedule, settings, is_missed=now - due_at > ON_TIME)
+    is_missed = now - due_at > ON_TIME
+    trigger = Trigger.CATCH_UP if is_missed or due_at > first else Trigger.CLOCK
+    refusal = None
+    if is_missed and settings.catch_up is CatchUp.NONE:
+        refusal = _MISSED
+    elif schedules.unfinished(session, schedule.id) is not None:
+        refusal = _STILL_RUNNING
     added = _add(
         session, schedule, settings, due_at=due_at, now=now, trigger=trigger, refusal=refusal
     )
     event = "schedule.skipped" if refusal else "schedule.started"
     log.info(event, schedule=schedule.name, due_at=str(due_at), trigger=trigger)
     return added and refusal is None
-
-
-def _refusal(
-    session: Session, schedule: Schedule, settings: ScheduleSettings, *, is_missed: bool
-) -> End | None:
-    if is_missed and settings.catch_up is CatchUp.NONE:
-        return _MISSED
-    if schedules.unfinished(session, schedule.id) is not None:
-        return _STILL_RUNNING
-    return None
 
 
 def _add(  # noqa: PLR0913 - the columns of one row

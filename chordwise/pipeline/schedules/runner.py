@@ -7,7 +7,6 @@ import signal
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,10 +17,9 @@ from sqlalchemy.orm import Session
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import RunStatus, ScheduleRunStatus
 from chordwise.errors import ChordwiseError, ExitCode, LeaseLostError, ServiceUnavailableError
-from chordwise.pipeline.runtime.context import DATABASE_TIMEOUT, Context
-from chordwise.pipeline.runtime.occurrence import Occurrence
+from chordwise.pipeline.runtime.context import DATABASE_TIMEOUT, Context, Occurrence
 from chordwise.pipeline.schedules.occurrences import settings_of
-from chordwise.storage import schedules
+from chordwise.storage import leases, schedules
 from chordwise.storage.runs import Run
 from chordwise.storage.schedules import End, Schedule, ScheduleRun
 
@@ -29,7 +27,6 @@ log = structlog.get_logger(__name__)
 
 MAX_ATTEMPTS = 5
 """The number of attempts, each ended by the loss of its scheduler, before quarantine."""
-_LEAST_LEASE = timedelta(seconds=10)
 _QUARANTINED = End(
     status=ScheduleRunStatus.FAILED,
     code="quarantined",
@@ -64,13 +61,12 @@ class _Claimed:
 
 
 class ScheduleRunner:
-    """Executes one occurrence at a time; `beat` extends its lease from another thread."""
+    """Executes one occurrence at a time; one whose lease is lost is interrupted."""
 
     def __init__(self, context: Context, execute: Execute, is_stopped: Callable[[], bool]) -> None:
         self._context = context
         self._execute = execute
         self._is_stopped = is_stopped
-        self._lease = max(context.lease, _LEAST_LEASE)
         self._current: Occurrence | None = None
 
     def work(self) -> bool:
@@ -83,22 +79,19 @@ class ScheduleRunner:
         claimed = self._claim()
         if claimed is None:
             return False
+        token = claimed.occurrence.token
         self._current = claimed.occurrence
+        self._context.leases.keep_token(ScheduleRun, token, lambda: self._interrupt_lost(token))
         try:
             self._conclude(claimed)
         finally:
             self._current = None
+            self._context.leases.drop_token(token)
         return True
 
-    def beat(self) -> None:
-        """Extend the lease of the current occurrence, if any; interrupt it if the lease is lost."""
-        current = self._current
-        if current is None:
-            return
-        with self._context.database.write() as session:
-            is_held = schedules.extend(session, current.id, current.token, self._lease)
-        if not is_held and self._current is current:
-            log.warning("schedule.lease_lost", schedule=current.schedule)
+    def _interrupt_lost(self, token: uuid.UUID) -> None:
+        if self._current is not None and self._current.token == token:
+            log.warning("schedule.lease_lost", schedule=self._current.schedule)
             self.interrupt()
 
     def interrupt(self) -> None:
@@ -109,7 +102,7 @@ class ScheduleRunner:
     def _claim(self) -> _Claimed | None:
         token = uuid.uuid4()
         with self._context.database.write() as session:
-            claimed = schedules.claim(session, token, self._lease)
+            claimed = schedules.claim(session, token, self._context.lease)
             if claimed is None:
                 return None
             if claimed.attempts > MAX_ATTEMPTS:
@@ -150,7 +143,7 @@ class ScheduleRunner:
             self._finish(occurrence, self._end(occurrence, ends))
         except KeyboardInterrupt:
             with self._context.database.write() as session:
-                schedules.release(session, occurrence.id, occurrence.token)
+                leases.release(session, ScheduleRun, occurrence.id, occurrence.token)
             log.info("schedule.released", schedule=name)
         except ServiceUnavailableError:
             raise

@@ -37,10 +37,22 @@ class Pack:
 @cache
 def all_packs() -> Mapping[str, Pack]:
     """Return all packs by name."""
-    folder = resources.files(__name__)
-    files = (file for file in folder.iterdir() if file.name.endswith(".toml"))
-    packs = [_read(file.name.removesuffix(".toml"), file.read_text("utf-8")) for file in files]
-    return {pack.name: pack for pack in sorted(packs, key=lambda pack: pack.name)}
+    packs = {}
+    for file in sorted(resources.files(__name__).iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".toml"):
+            content, name = file.read_text("utf-8"), file.name.removesuffix(".toml")
+            table = tomllib.loads(content)
+            packs[name] = Pack(
+                name=name,
+                title=table["title"],
+                types=tuple(AnalysisType(kind) for kind in table["types"]),
+                instructions=table["instructions"].strip(),
+                labels=table["labels"],
+                schema=check_schema(json.loads(table["schema"])),
+                examples=examples.parse(table["examples"]),
+                source=content,
+            )
+    return packs
 
 
 def named(name: str) -> Pack:
@@ -77,17 +89,3 @@ def completed(
     shown = tuple(example for example in pack.examples if example.analysis_type in fitting)
     both = "\n".join(text for text in (pack.instructions, options.instructions) if text)
     return types, replace(options, instructions=both, examples=shown, **added)  # type: ignore[arg-type]  # by their names
-
-
-def _read(name: str, content: str) -> Pack:
-    table = tomllib.loads(content)
-    return Pack(
-        name=name,
-        title=table["title"],
-        types=tuple(AnalysisType(kind) for kind in table["types"]),
-        instructions=table["instructions"].strip(),
-        labels=table["labels"],
-        schema=check_schema(json.loads(table["schema"])),
-        examples=examples.parse(table["examples"]),
-        source=content,
-    )

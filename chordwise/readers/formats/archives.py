@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import lzma
 import zipfile
-import zlib
 from collections.abc import Iterator
 
 from chordwise.readers import failures
 from chordwise.readers.contents import slices
 from chordwise.readers.discovery import is_ignored
 from chordwise.readers.format import Format
+from chordwise.readers.office_xml import DAMAGES, ENCRYPTED_FLAG, opened_zip
 from chordwise.readers.reader_output import (
     ContainedFile,
     Extraction,
@@ -21,35 +19,22 @@ from chordwise.readers.reader_output import (
     Unread,
 )
 
-_ENCRYPTED_FLAG = 1
-_DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
-
 
 def documents(source: Source, options: ReadOptions) -> Iterator[Extraction]:
     """Yield the files, except hidden and temporary ones, in order; nothing is written to disk."""
     naming = Naming()
-    with _opened(source) as archive:
+    with opened_zip(source, "ZIP archive") as archive:
         for member in archive.infolist():
-            if not member.is_dir() and not _is_ignored(member.filename):
+            # Two dots are not a hidden folder but a name that tries to leave the archive.
+            names = (name for name in member.filename.split("/") if name not in (".", ".."))
+            if not member.is_dir() and not any(map(is_ignored, names)):
                 yield _part(archive, member, naming.place(member.filename), options)
-
-
-def _opened(source: Source) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source)
-    except (*_DAMAGES, NotImplementedError) as error:
-        raise failures.malformed("is a damaged ZIP archive.") from error
-
-
-def _is_ignored(name: str) -> bool:
-    # Two dots are not a hidden folder but a name that tries to leave the archive.
-    return any(is_ignored(segment) for segment in name.split("/") if segment not in (".", ".."))
 
 
 def _part(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: str, options: ReadOptions
 ) -> Extraction:
-    if member.flag_bits & _ENCRYPTED_FLAG:
+    if member.flag_bits & ENCRYPTED_FLAG:
         return Unread(place=place, error=failures.encrypted())
     if member.file_size > options.max_part_bytes:
         return Unread(place=place, error=failures.larger_than(options.max_part_bytes >> 20))
@@ -64,7 +49,7 @@ def _pieces(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes
     except NotImplementedError as error:
         kind = "packed in a way that is not supported"
         raise failures.unsupported(kind, "Pack it again.") from error
-    except (*_DAMAGES, RuntimeError) as error:
+    except (*DAMAGES, RuntimeError) as error:
         raise failures.malformed("is damaged: it cannot be unpacked.") from error
 
 

@@ -216,17 +216,15 @@ class _Story(Story):
         if run.is_hidden:
             self.left_out.append(text)
             return
-        is_unseen = run.is_tiny or (run.is_white and not self._may_have_ground())
+        # White text may be readable on color, in a table, or in a text box.
+        is_inside = len(self.blocks) > 1 or len(self.paragraphs) > _DEPTH_IN_TEXT
+        has_ground = is_inside or self._is_shaded or run.has_ground
+        is_unseen = run.is_tiny or (run.is_white and not has_ground)
         self.unseen += [text] * is_unseen
         if is_unseen and leaves_out_unseen.get():
             self.spend(len(text))
         else:
             super().write(text)
-
-    def _may_have_ground(self) -> bool:
-        """Return whether white text may be readable: on color, in a table or in a text box."""
-        is_inside = len(self.blocks) > 1 or len(self.paragraphs) > _DEPTH_IN_TEXT
-        return is_inside or self._is_shaded or self._runs[-1].has_ground
 
     def end_paragraph(self, text: str) -> None:
         if text.strip() and len(self.blocks) == 1 and self._styles.is_heading(self._style):

@@ -38,19 +38,15 @@ def documents(data: bytes, options: ReadOptions) -> Iterator[Extraction]:
     if any(part.get_content_type() in _ENCRYPTED for part in message.walk()):
         raise failures.encrypted()
     try:
-        yield _text(message, options.max_characters)
+        parts = _displayed_parts(message, options.max_characters)
+        headers = {name: _decoded(str(message.get(name, ""))) for name in _HEADERS}
+        names = [_file_name(part) for part in _attachments(message)]
+        yield text_of_message(headers, parts, names, MESSAGE, media_type=MEDIA_TYPE)
     except ReadError as error:
         yield Unread(place="", error=error)
     naming = Naming()
     for part in _attachments(message):
         yield _attachment(part, naming)
-
-
-def _text(message: Message, max_characters: int) -> Extracted:
-    parts = _displayed_parts(message, max_characters)
-    headers = {name: _decoded(str(message.get(name, ""))) for name in _HEADERS}
-    names = [_file_name(part) for part in _attachments(message)]
-    return text_of_message(headers, parts, names, MESSAGE, media_type=MEDIA_TYPE)
 
 
 def text_of_message(

@@ -5,12 +5,11 @@ from __future__ import annotations
 import mmap
 import re
 from collections.abc import Iterator
-from typing import BinaryIO
 
 from chordwise.domain.places import MESSAGE
 from chordwise.readers.format import Format
 from chordwise.readers.formats.mail import MESSAGE_NAME
-from chordwise.readers.reader_output import ContainedFile, Extraction, ReadOptions
+from chordwise.readers.reader_output import ContainedFile, Extraction
 
 # A line that opens a message (RFC 4155): an address, a date with the time, and the year.
 SEPARATOR = re.compile(
@@ -51,8 +50,9 @@ def matches(head: bytes, extension: str) -> bool:
     return extension in _NAMES or bool(_HEADER_START.match(following))
 
 
-def _read(file: BinaryIO, _options: ReadOptions) -> Iterator[Extraction]:
-    return documents(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
-
-
-FORMAT = Format("MBOX", _read, matches=matches, rank=3)
+FORMAT = Format(
+    "MBOX",
+    lambda file, _: documents(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)),
+    matches=matches,
+    rank=3,
+)

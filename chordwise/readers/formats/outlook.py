@@ -105,7 +105,7 @@ class _Message:
         if plain := self._string(_BODY):
             return Extracted(text=plain, media_type=MEDIA_TYPE)
         if packed := self._stream(_RICH, _BINARY):
-            return rich_text.read(_unpacked(packed), limit)
+            return rich_text.read(rich_text.decompressed(packed), limit)
         return shown or Extracted(text="", media_type=MEDIA_TYPE)
 
     def _sender(self) -> str:
@@ -165,13 +165,6 @@ class _Message:
         if not self.container.exists(path):
             return b""
         return bytes(self.container.openstream(path).read())
-
-
-def _unpacked(packed: bytes) -> bytes:
-    try:
-        return rich_text.decompressed(packed)
-    except ValueError as error:
-        raise failures.malformed("has a damaged body.") from error
 
 
 FORMAT = Format("MSG", of_items(documents), streams=(PROPERTIES,))

@@ -19,9 +19,8 @@ import pypdfium2
 from pypdfium2 import PdfMatrix, raw
 
 from chordwise.domain.places import Box, Layout, union
-from chordwise.errors import ReadError
 from chordwise.readers import failures
-from chordwise.readers.format import Format, of_bytes
+from chordwise.readers.format import Format, Scan, of_bytes
 from chordwise.readers.reader_output import (
     CharacterAllowance,
     Extracted,
@@ -32,7 +31,7 @@ from chordwise.readers.reader_output import (
 )
 
 if TYPE_CHECKING:
-    from chordwise.readers.formats.picture import Scan
+    from PIL.Image import Image
 
 # The mark of PDFium for a hyphen at a line end (the word is complete without it), and glyphs
 # without text.
@@ -49,26 +48,43 @@ _END, _END_BYTES = b"%%EOF", 1_024
 
 def read(data: bytes, max_characters: int) -> Extracted:
     """Return the text of the pages, separated by blank lines."""
-    document = opened(data)
-    pages = _Pages(document, max_characters)
-    if not pages.has_text:
-        raise pages.failure()
-    text, places = of_pages(pages.texts)
+    document, spend = opened(data), CharacterAllowance(max_characters)
+    pages: list[PageText] = []
+    unseen: list[Unseen] = []
+    scanned, has_marks = 0, False
+    for index in range(len(document)):
+        try:
+            page = document[index]
+        except pypdfium2.PdfiumError:
+            continue
+        content, hidden = text_of(page, page.get_textpage(), index + 1)
+        has_marks = has_marks or raw.FPDFPage_CountObjects(page) > 0
+        scanned += not content.text.strip() and _is_picture(page)
+        pages.append(content)
+        unseen.append(hidden)
+        page.close()
+        spend(len(content.text))
+    unread = len(document) - len(pages)
+    if not any(page.text.strip() for page in pages):
+        if unread:
+            raise failures.malformed("is a damaged PDF, no page of which can be read.")
+        raise failures.needs_ocr() if has_marks else failures.empty()
+    text, places = of_pages(pages)
     return Extracted(
         text=text,
         places=places,
         media_type="application/pdf",
         title=document.get_metadata_value("Title"),
         pages=len(document),
-        pages_unread=pages.unread,
-        pages_scanned=pages.scanned,
-        invisible_characters=sum(len(page.characters) for page in pages.unseen),
-        is_covered=any(page.is_covered for page in pages.unseen),
-        unseen=tuple(passage for page in pages.unseen for passage in page.passages),
+        pages_unread=unread,
+        pages_scanned=scanned,
+        invisible_characters=sum(len(hidden.characters) for hidden in unseen),
+        is_covered=any(hidden.is_covered for hidden in unseen),
+        unseen=tuple(passage for hidden in unseen for passage in hidden.passages),
         unseen_at=tuple(
             place.start_char + start
-            for place, page in zip(places, pages.unseen, strict=True)
-            for start in page.starts
+            for place, hidden in zip(places, unseen, strict=True)
+            for start in hidden.starts
         ),
     )
 
@@ -77,6 +93,11 @@ POINTS_PER_INCH = 72
 MAX_PICTURE_PIXELS = 2_000_000
 """The limit for a rendered page, about an A4 page at 140 dots per inch."""
 _PICTURE_DENSITY = 144
+DOTS_PER_INCH = "dpi"
+"""The key of the density in the `info` of a picture, a pair of numbers."""
+_SCAN_DENSITY = 300
+MAX_SCAN_PIXELS = 18_000_000
+"""The limit for a page of a scan, an A3 page; larger ones are rendered at a lower density."""
 _MAX_SIDE = 8_000
 
 
@@ -169,11 +190,14 @@ class _Words:
             return
         first, piece = start, list[Box]()
         for index, char in enumerate(word, start):
-            box = self._next_box(char)
-            if piece and box and not _is_in_line([piece[-1], box]):
+            place = self._characters.find(char, self._next, self._next + _MAX_SKIPPED)
+            if place < 0:
+                continue
+            self._next, box = place + 1, self._boxes[place]
+            if piece and not _is_in_line([piece[-1], box]):
                 self._add_piece((first, index), piece)
                 first, piece = index, []
-            piece += [box] if box else []
+            piece.append(box)
         self._add_piece((first, start + len(word)), piece)
 
     def unseen(self, text: str) -> Unseen:
@@ -203,13 +227,6 @@ class _Words:
         self._characters = "".join(compress(self._characters, is_kept))
         self._boxes = list(compress(self._boxes, is_kept))
         return text, replace(hidden, starts=())
-
-    def _next_box(self, char: str) -> Box | None:
-        place = self._characters.find(char, self._next, self._next + _MAX_SKIPPED)
-        if place < 0:
-            return None
-        self._next = place + 1
-        return self._boxes[place]
 
     def _add_piece(self, span: tuple[int, int], boxes: Sequence[Box]) -> None:
         if not boxes:
@@ -293,45 +310,6 @@ def opened(data: bytes) -> pypdfium2.PdfDocument:
         if is_cut_off:
             raise failures.truncated("a PDF") from error
         raise failures.malformed("is a damaged PDF.") from error
-
-
-class _Pages:
-    """The text of all pages, with other findings about them."""
-
-    def __init__(self, document: pypdfium2.PdfDocument, max_characters: int) -> None:
-        self.texts: list[PageText] = []
-        self.unread = 0
-        self.scanned = 0
-        self.unseen: list[Unseen] = []
-        self.has_marks = False
-        self._spend = CharacterAllowance(max_characters)
-        for index in range(len(document)):
-            self._add(document, index)
-
-    @property
-    def has_text(self) -> bool:
-        return any(text.text.strip() for text in self.texts)
-
-    def failure(self) -> ReadError:
-        """Return why there is no text: damage, pictures only, or no content at all."""
-        if self.unread:
-            return failures.malformed("is a damaged PDF, no page of which can be read.")
-        return failures.needs_ocr() if self.has_marks else failures.empty()
-
-    def _add(self, document: pypdfium2.PdfDocument, index: int) -> None:
-        try:
-            page = document[index]
-        except pypdfium2.PdfiumError:
-            self.unread += 1
-            return
-        text_page = page.get_textpage()
-        content, hidden = text_of(page, text_page, index + 1)
-        self.has_marks = self.has_marks or raw.FPDFPage_CountObjects(page) > 0
-        self.scanned += not content.text.strip() and _is_picture(page)
-        self.unseen.append(hidden)
-        self.texts.append(content)
-        page.close()
-        self._spend(len(content.text))
 
 
 def _overlap(one: Box, two: Box, axis: int) -> bool:
@@ -500,11 +478,6 @@ def _rectangle(clip: raw.FPDF_CLIPPATH, path: int, matrix: PdfMatrix | None) -> 
     return box if is_upright and corners[-1] in (corners[0], corners[3]) else _NOWHERE
 
 
-def _objects(page: pypdfium2.PdfPage) -> Iterator[_Object]:
-    for index in range(raw.FPDFPage_CountObjects(page)):
-        yield from _opened(raw.FPDFPage_GetObject(page, index), None, _ANYWHERE, _MAX_LEVELS)
-
-
 def _opened(
     handle: raw.FPDF_PAGEOBJECT, matrix: PdfMatrix | None, window: Box, levels: int
 ) -> Iterator[_Object]:
@@ -531,7 +504,9 @@ def _suspicion(text: _Object, mode: int) -> _Reason | None:
 
 
 def _suspects(page: pypdfium2.PdfPage) -> Iterator[tuple[_Object, _Reason]]:
-    objects, is_scan, is_clipped = list(_objects(page)), _is_picture(page), False
+    handles = (raw.FPDFPage_GetObject(page, at) for at in range(raw.FPDFPage_CountObjects(page)))
+    opened_all = (_opened(handle, None, _ANYWHERE, _MAX_LEVELS) for handle in handles)
+    objects, is_scan, is_clipped = list(chain.from_iterable(opened_all)), _is_picture(page), False
     boxes = [(item.box, place) for place, item in enumerate(objects)]
     pictures = _Grid(page, (boxes[at] for at, item in enumerate(objects) if item.kind in _PICTURES))
     notes = ((box, len(objects)) for box in _annotations(page))
@@ -653,9 +628,29 @@ def _matches(data: bytes, extension: str) -> bool:
 
 
 def _scan(data: bytes) -> Scan:
-    from chordwise.readers.formats import picture  # noqa: PLC0415 - it imports this module
+    document = opened(data)
+    return Scan(
+        pages=(_page(document, index) for index in range(len(document))),
+        media_type="application/pdf",
+        title=document.get_metadata_value("Title"),
+    )
 
-    return picture.of_pdf(data)
+
+def _page(document: pypdfium2.PdfDocument, index: int) -> Image | PageText | None:
+    try:
+        page = document[index]
+        content, _ = text_of(page, page.get_textpage(), index + 1)
+        if content.text.strip():
+            return content
+        width, height = page.get_size()
+        area = max(1.0, width * height)
+        scale = min(_SCAN_DENSITY / POINTS_PER_INCH, (MAX_SCAN_PIXELS / area) ** 0.5)
+        picture: Image = page.render(scale=scale, grayscale=True).to_pil()
+    except pypdfium2.PdfiumError:
+        return None
+    picture.info[DOTS_PER_INCH] = (scale * POINTS_PER_INCH, scale * POINTS_PER_INCH)
+    page.close()
+    return picture
 
 
 FORMAT = Format("PDF", of_bytes(read), extensions=(".pdf",), matches=_matches, scan=_scan)

@@ -6,15 +6,12 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import pypdfium2
 
 from chordwise.domain.pictures import Picture
 from chordwise.domain.places import Layout
 from chordwise.readers import failures
-from chordwise.readers.format import Format, of_bytes
+from chordwise.readers.format import Format, Scan, of_bytes
 from chordwise.readers.formats import pdf
 from chordwise.readers.reader_output import (
     CharacterAllowance,
@@ -29,13 +26,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from tesserocr import PyTessBaseAPI
 
-DOTS_PER_INCH = "dpi"
-"""The key of the density in the `info` of a picture, a pair of numbers."""
 # Plausible densities; the guess of Tesseract is better than the 72 of a screen.
 _LEAST_DENSITY, _GREATEST_DENSITY = 100, 2_400
-_DENSITY = 300
-# An A3 page; larger pages are rendered at a lower density.
-_MAX_PIXELS = 18_000_000
 _JPEG_QUALITY = 85
 # A smaller difference from the rest of the page is paper, not ink.
 _FAINTEST_INK = 24
@@ -48,32 +40,9 @@ _PICTURES = (
 _DAMAGES = (OSError, ValueError, SyntaxError, IndexError, TypeError, struct.error, zlib.error)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scan:
-    """The pages of a file on demand: a picture in gray, or its text; `None` if it is damaged."""
-
-    pages: Iterator[Image | PageText | None]
-    media_type: str
-    title: str = ""
-
-
 def kind_of(data: bytes) -> str:
     """Return `PNG`, `JPEG` or `TIFF`; empty for any other content."""
     return next((kind for magic, kind in _PICTURES if data.startswith(magic)), "")
-
-
-def of_pdf(data: bytes) -> Scan:
-    """Return the pages of a PDF: those with text as text, the others as pictures.
-
-    Raises:
-        ReadError: The file is encrypted or damaged.
-    """
-    document = pdf.opened(data)
-    return Scan(
-        pages=(_page(document, index) for index in range(len(document))),
-        media_type="application/pdf",
-        title=document.get_metadata_value("Title"),
-    )
 
 
 def of_picture(data: bytes) -> Scan:
@@ -222,7 +191,7 @@ def _rendered(page: Image, number: int, max_edge_pixels: int) -> PageText:
 
 def density_of(page: Image) -> int | None:
     """Return the dots per inch of a picture; `None` if they are missing or implausible."""
-    density = int(page.info.get(DOTS_PER_INCH, (0, 0))[0])
+    density = int(page.info.get(pdf.DOTS_PER_INCH, (0, 0))[0])
     return density if _LEAST_DENSITY <= density <= _GREATEST_DENSITY else None
 
 
@@ -232,34 +201,18 @@ def points_of_pixel(page: Image) -> float:
     return pdf.POINTS_PER_INCH / density if density else 1.0
 
 
-def _page(document: pypdfium2.PdfDocument, index: int) -> Image | PageText | None:
-    try:
-        page = document[index]
-        content, _ = pdf.text_of(page, page.get_textpage(), index + 1)
-        if content.text.strip():
-            return content
-        width, height = page.get_size()
-        scale = min(_DENSITY / pdf.POINTS_PER_INCH, (_MAX_PIXELS / max(1.0, width * height)) ** 0.5)
-        picture: Image = page.render(scale=scale, grayscale=True).to_pil()
-    except pypdfium2.PdfiumError:
-        return None
-    picture.info[DOTS_PER_INCH] = (scale * pdf.POINTS_PER_INCH, scale * pdf.POINTS_PER_INCH)
-    page.close()
-    return picture
-
-
 def _frame(picture: Image, index: int) -> Image | None:
     from PIL import ImageOps  # noqa: PLC0415 - of an extra
 
     try:
         picture.seek(index)
-        picture.draft("L", _bounded(picture.size, _MAX_PIXELS))
+        picture.draft("L", _bounded(picture.size, pdf.MAX_SCAN_PIXELS))
         frame = _on_paper(ImageOps.exif_transpose(picture), "L")
     except _DAMAGES:
         return None
-    if frame.width * frame.height > _MAX_PIXELS:
-        frame.thumbnail(_bounded(frame.size, _MAX_PIXELS))
-        frame.info.pop(DOTS_PER_INCH, None)
+    if frame.width * frame.height > pdf.MAX_SCAN_PIXELS:
+        frame.thumbnail(_bounded(frame.size, pdf.MAX_SCAN_PIXELS))
+        frame.info.pop(pdf.DOTS_PER_INCH, None)
     return frame
 
 

@@ -85,17 +85,17 @@ def decompressed(stream: bytes) -> bytes:
     """Return the decompressed RTF of an Outlook stream.
 
     Raises:
-        ValueError: The stream is truncated, damaged, or of an unknown kind.
+        ReadError: The stream is truncated, damaged, or of an unknown kind.
     """
     if len(stream) < _HEADER.size:
-        raise ValueError("no header")
+        raise failures.malformed("has a damaged body.")
     size, raw_size, kind, checksum = _HEADER.unpack_from(stream)
     contents = stream[_HEADER.size : size + _SIZE_BYTES]
     if kind == _RAW:
         return contents[:raw_size]
     # The CRC of §2.1.3.2 starts at zero and is not inverted at the end.
     if kind != _COMPRESSED or checksum != zlib.crc32(contents, 0xFFFF_FFFF) ^ 0xFFFF_FFFF:
-        raise ValueError("unknown kind, or another checksum")
+        raise failures.malformed("has a damaged body.")
     return _expanded(contents)
 
 

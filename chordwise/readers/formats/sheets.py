@@ -247,7 +247,9 @@ def _sheet_place(
 
 
 def rows_of_csv(decoded: str) -> list[Place]:
-    """Return the place of a CSV table, which has no name; empty if the table is damaged."""
+    """Return the place of a CSV table, which has no name."""
+    # The limit belongs to the process: another reader may have set a smaller one.
+    csv.field_size_limit(max(len(decoded), 1))
     lines = io.StringIO(decoded, newline="")
     delimiter = max(_DELIMITERS, key=lines.readline().count)
     lines.seek(0)
@@ -259,13 +261,10 @@ def rows_of_csv(decoded: str) -> list[Place]:
             end += len(line)
             yield line
 
-    try:
-        for row, cells in enumerate(csv.reader(counted(), delimiter=delimiter)):
-            if cells:
-                layout.add((start, end), (0, row, len(cells) - 1, row))
-            start = end
-    except csv.Error:
-        return []
+    for row, cells in enumerate(csv.reader(counted(), delimiter=delimiter)):
+        if cells:
+            layout.add((start, end), (0, row, len(cells) - 1, row))
+        start = end
     return [
         Place(
             kind=PlaceKind.SHEET,
@@ -303,6 +302,7 @@ def documents_of_rows(data: bytes, options: ReadOptions) -> Iterator[Extraction]
     if extension in _LINES or (extension not in _TABLES and first.lstrip().startswith("{")):
         return _of_lines(decoded, options.columns)
     delimiter = max(_DELIMITERS, key=first.count)
+    csv.field_size_limit(max(len(first), 1))
     header = next(csv.reader([first.strip()], delimiter=delimiter), [])
     if extension not in _TABLES and options.columns.text not in header:
         return None
@@ -341,8 +341,11 @@ def _of_lines(decoded: str, columns: Columns) -> Iterator[Extraction]:
     for number, line in enumerate(io.StringIO(decoded, newline="\n"), start=1):
         if not line.strip():
             continue
-        record = _parsed(line)
-        if record is None:
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict):
             error = failures.malformed(f"has no JSON object in line {number}.")
             yield Unread(place=naming.place(str(number)), error=error)
             continue
@@ -375,14 +378,6 @@ def _document(
 
 def _place(record: Mapping[str, JsonValue], columns: Columns, number: int) -> str:
     return _text(record.get(columns.identity)).strip() or str(number)
-
-
-def _parsed(line: str) -> Mapping[str, JsonValue] | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
 
 
 def _text(value: JsonValue) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from tempfile import TemporaryFile
 from threading import BoundedSemaphore
@@ -13,7 +14,7 @@ from psycopg import Connection
 from sqlalchemy.orm import Session
 from starlette.background import BackgroundTask
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from chordwise.domain.answer_tables import AnswerColumn
@@ -70,11 +71,6 @@ def _table(request: Request) -> Response:
 
 
 def _workbook(request: Request) -> Response:
-    """Return the table as a workbook.
-
-    Raises:
-        ServiceUnavailableError: Too many workbooks are being written.
-    """
     from chordwise.pipeline.exports import answer_workbook  # noqa: PLC0415 - slow to import
 
     site = site_of(request)
@@ -104,7 +100,7 @@ def _further(request: Request) -> Response:
         table, listing = _asked(request, session)
         rows, more = _rows(request, table, listing, driver(session))
     values = {"rows": rows, "more": more, "table": table, "numbers": NUMBERS, "oob": False}
-    return HTMLResponse(fragment(request, "answer_rows.html", **values))
+    return fragment(request, "answer_rows.html", **values)
 
 
 def _rows(
@@ -116,7 +112,10 @@ def _rows(
     """
     query = dict(request.query_params)
     is_until = query.pop("until", "") == "check"
-    offset = _offset(query.get("offset", "0"))
+    written = query.get("offset", "0")
+    if not _OFFSET.fullmatch(written):
+        raise no_page()
+    offset = int(written)
     order = table.order(listing.sort, is_descending=listing.is_descending, offset=offset)
     limit = None if is_until else _PAGE_ROWS + 1
     documents = table.read(connection, listing.filters, order, limit)
@@ -128,12 +127,6 @@ def _rows(
     return rows, f"{listing.path}/rows?{urlencode({**query, 'offset': offset + count})}"
 
 
-def _offset(written: str) -> int:
-    if not _OFFSET.fullmatch(written):
-        raise no_page()
-    return int(written)
-
-
 def _totals(request: Request) -> Response:
     """Return the numbers of cells by state and column, and the number of documents."""
     with site_of(request).database.read() as session:
@@ -143,17 +136,8 @@ def _totals(request: Request) -> Response:
     for cells in totals["columns"].values():
         states.update({state: cells[state] for state in STATES})
     states["check"] = totals["to_check"]
-    part = fragment(
-        request,
-        "answer_totals.html",
-        table=table,
-        listing=listing,
-        totals=totals,
-        states=states,
-        words=STATES,
-        numbers=NUMBERS,
-    )
-    return HTMLResponse(part)
+    shown = {"table": table, "listing": listing, "totals": totals, "numbers": NUMBERS}
+    return fragment(request, "answer_totals.html", states=states, words=STATES, **shown)
 
 
 def _summary(request: Request) -> Response:
@@ -163,7 +147,7 @@ def _summary(request: Request) -> Response:
         documents = table.documents.read(driver(session))
     to_check = sum(row["needs_check"] for row in documents)
     totals = {"documents": len(documents), "to_check": to_check}
-    return HTMLResponse(fragment(request, "answer_summary.html", totals=totals))
+    return fragment(request, "answer_summary.html", totals=totals)
 
 
 def _column(request: Request) -> Response:
@@ -175,7 +159,7 @@ def _column(request: Request) -> Response:
         others = {k: v for k, v in listing.filters.items() if k.partition(".")[2] != column.name}
         values = table.distribution(driver(session), others, column)
     menu = {"table": table, "listing": listing, "column": column, "is_limited": is_limited(column)}
-    return HTMLResponse(fragment(request, "answer_column.html", **menu, **values))
+    return fragment(request, "answer_column.html", **menu, **values)
 
 
 def _cell(request: Request) -> Response:
@@ -210,8 +194,9 @@ def _cell(request: Request) -> Response:
         max_rows=MAX_LIST_ROWS,
         notice=request.session.pop("notice", ""),
     )
-    headers = {"HX-Trigger": "decided"} if "updated" in query else None
-    return HTMLResponse(panel, headers=headers)
+    if "updated" in query:
+        panel.headers["HX-Trigger"] = "decided"
+    return panel
 
 
 def _asked(request: Request, session: Session) -> tuple[DocumentTable, Listing]:
@@ -219,12 +204,7 @@ def _asked(request: Request, session: Session) -> tuple[DocumentTable, Listing]:
     listing = listing_of(request, tuple(table.documents.filters), table.sorts, "document")
     if listing.filters.get("trust", "check") not in STATES:
         raise UsageError("There is no such state.", f"States: {', '.join(STATES)}.")
-    return table, Listing(
-        path=f"/tables/{table.name}",
-        filters=listing.filters,
-        sort=listing.sort,
-        is_descending=listing.is_descending,
-    )
+    return table, replace(listing, path=f"/tables/{table.name}", after=())
 
 
 def _column_of(table: DocumentTable, name: str, of_list: str = "") -> AnswerColumn:

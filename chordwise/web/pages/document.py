@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from chordwise.domain import document_flags, json_values, marked_text, missing_rows
@@ -24,8 +24,8 @@ from chordwise.errors import ReadError, UsageError
 from chordwise.pipeline.runs import page_pictures
 from chordwise.pipeline.runs.page_pictures import Named
 from chordwise.pipeline.runs.reconstruction import Reconstruction
-from chordwise.relations import explanation
-from chordwise.relations.explanation import JOBS
+from chordwise.relations import explanation, jobs
+from chordwise.relations.jobs import JOBS, NEWEST_ANSWER
 from chordwise.relations.relation import Row, rows
 from chordwise.storage import documents
 from chordwise.storage.database import driver
@@ -104,28 +104,24 @@ def _document(request: Request) -> Response:
 
 
 def _shown(connection: Connection, request: Request, document_id: uuid.UUID) -> _Shown:
-    """Return what is requested; without a job, the newest answer of the document.
-
-    Raises:
-        HTTPException: The document does not exist, or it has no such job.
-    """
+    """Return what is requested; without a job, the newest answer of the document."""
     query = request.query_params
     job_id, fact_id = _id(query.get("job", "")), _id(query.get("fact", ""))
     if fact_id is not None:
         # A corrected or replaced result has new facts.
         facts = rows(connection, _JOB_OF_FACT, {"fact_id": fact_id})
         job_id = facts[0]["job_id"] if facts else job_id
-    jobs = JOBS.read(
+    matching = JOBS.read(
         connection,
         {"document_id": document_id, "job_id": job_id},
-        order=explanation.NEWEST_ANSWER,
+        order=NEWEST_ANSWER,
         limit=1,
     )
-    if not jobs or (fact_id is not None and job_id is None):
+    if not matching or (fact_id is not None and job_id is None):
         raise HTTPException(404, "There is no such document, or no such answer about it.")
     number = query.get("excerpt", "")
     return _Shown(
-        job=jobs[0],
+        job=matching[0],
         fact_id=fact_id,
         as_text=query.get("view") == "text",
         excerpt=max(0, int(number[:_DIGITS]) - 1) if number.isdecimal() else None,
@@ -177,11 +173,7 @@ def _boxes_by_page(facts: Sequence[Row]) -> Mapping[int, list[dict[str, object]]
 
 
 def _number(request: Request) -> int:
-    """Return the number of a page or part in the address.
-
-    Raises:
-        HTTPException: It is not a number, or it is too large.
-    """
+    """Return the number of a page or part in the address."""
     text = str(request.path_params["number"])
     if not text.isdecimal() or len(text) > _MAX_DIGITS_OF_A_NUMBER:
         raise HTTPException(404)
@@ -235,7 +227,9 @@ def _text(
         for start, end in marked_text.words_at(content[slice(*window)], sought)
     )
     spans = [*_spans(account), *_section_titles(content, places), *words]
-    labels, chunks = _labels(places, window[0]), _chunk_starts(account)
+    labels = _labels(places, window[0])
+    several = account["chunks"] if len(account["chunks"]) > 1 else ()
+    chunks = {chunk["start_char"]: chunk["position"] for chunk in several}
     begun: set[str] = set()
     pieces = []
     for segment in segments(content, window, spans, [*labels, *chunks]):
@@ -291,12 +285,6 @@ def _labels(places: Sequence[Place], start: int) -> Mapping[int, list[str]]:
     return labels
 
 
-def _chunk_starts(account: Row) -> Mapping[int, int]:
-    """Return the positions of several chunks by the character at which they begin."""
-    chunks = account["chunks"]
-    return {chunk["start_char"]: chunk["position"] for chunk in chunks if len(chunks) > 1}
-
-
 def _spans(account: Row) -> Iterator[MarkedSpan]:
     for fact in account["facts"]:
         if fact["start_char"] is not None and fact["end_char"] is not None:
@@ -333,18 +321,18 @@ def _chunk(request: Request) -> Response:
         if number >= len(questions.job["chunks"]):
             raise HTTPException(404, "The job has no such part.")
         part = questions.about_chunk(number)
-    return HTMLResponse(fragment(request, "document_part.html", part=part))
+    return fragment(request, "document_part.html", part=part)
 
 
 def _steps(request: Request) -> Response:
     """Return the questions after those about the chunks; the page loads them on demand."""
     with site_of(request).database.read() as session:
         steps = _questions(session, request).after_chunks()
-    return HTMLResponse(fragment(request, "document_steps.html", steps=steps))
+    return fragment(request, "document_steps.html", steps=steps)
 
 
 def _questions(session: Session, request: Request) -> Reconstruction:
-    job = explanation.find(driver(session), str(request.path_params["job_id"]))
+    job = jobs.find(driver(session), str(request.path_params["job_id"]))
     account = explanation.explain(session, job)
     return Reconstruction.of(driver(session), site_of(request).settings, account)
 

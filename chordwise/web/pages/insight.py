@@ -19,10 +19,7 @@ _DAYS = re.compile(r"[0-9]{1,4}")
 
 
 def _insight(request: Request) -> Response:
-    """Return the page without numbers; the browser loads them in parts.
-
-    They are sums over days.
-    """
+    """Return the page without numbers; the browser loads them in parts."""
     return render(
         request,
         "insight.html",
@@ -46,8 +43,8 @@ def _figures(request: Request) -> Response:
         raise UsageError("There is no such figure.", "Load the page again.")
     with site_of(request).database.read() as session:
         plots = insight.plots(session, _days(request), group)
-    figures, totals = report.figures(plots), report.totals(plots)
-    return HTMLResponse(fragment(request, "insight_part.html", figures=figures, totals=totals))
+    figures = [report.figure(plot) for plot in plots]
+    return fragment(request, "insight_part.html", figures=figures, totals=report.totals(plots))
 
 
 def _report(request: Request) -> Response:

@@ -20,7 +20,6 @@ from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.visible_text import restored
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import certification, feedback
-from chordwise.pipeline.learning.feedback import Signed
 from chordwise.pipeline.learning.scope import Scope
 from chordwise.relations import review
 from chordwise.relations.relation import Row
@@ -88,12 +87,11 @@ def _queued(session: Session, settings: Settings, listing: Listing) -> tuple[Row
     )
     queue = certification.queue(session, scope, filters["queue"])
     after = str(listing.after[0]) if listing.after else ""
-    orders = {job_id: f"{place:04}" for job_id, place in queue.places.items()}
-    left = [candidate for candidate in queue.candidates if orders[candidate.job_id] > after]
+    left = [row for row in queue["candidates"] if f"{row['place']:04}" > after]
     if not left:
-        return None, listing.address() if queue.candidates else ""
-    question = review.item(driver(session), left[0].job_id, left[0].path)
-    return {**question, "left": len(left)}, listing.next_page((orders[left[0].job_id],))
+        return None, listing.address() if queue["candidates"] else ""
+    question = review.item(driver(session), left[0]["job_id"], left[0]["path"])
+    return {**question, "left": len(left)}, listing.next_page((f"{left[0]['place']:04}",))
 
 
 def _choices(session: Session, listing: Listing) -> Mapping[str, object]:
@@ -109,11 +107,11 @@ def _choices(session: Session, listing: Listing) -> Mapping[str, object]:
 
 def _decide(request: Request) -> Response:
     """Store a decision and redirect to the next value, or back to the cell of a table."""
-    signed = _signed(request)
+    entered = _entered(request)
     job_id, result_id = id_of(text_in(request, "job")), id_of(text_in(request, "result"))
     with site_of(request).database.write() as session:
-        stored = feedback.decide(session, job_id, result_id, signed)
-    said = f"{_SAID[signed.entered.verdict]}." if stored else "Your earlier decision was the same."
+        stored = feedback.decide(session, job_id, result_id, entered)
+    said = f"{_SAID[entered.verdict]}." if stored else "Your earlier decision was the same."
     return redirect(request, _way_on(request), said)
 
 
@@ -145,12 +143,8 @@ def last_decision(session: Session, job_id: uuid.UUID, path: str) -> uuid.UUID |
     return None
 
 
-def _signed(request: Request) -> Signed:
-    """Return the decision in the form, signed by the user.
-
-    Raises:
-        UsageError: The form has no valid verdict.
-    """
+def _entered(request: Request) -> FeedbackInput:
+    """Return the decision in the form, signed by the user."""
     try:
         verdict = Verdict(text_in(request, "verdict"))
     except ValueError as error:
@@ -160,8 +154,8 @@ def _signed(request: Request) -> Signed:
         value = parsed(restored(text_in(request, "value")))
     edges = [text_in(request, name) for name in ("start_char", "end_char")]
     span = (int(edges[0]), int(edges[1])) if all(map(_PLACE.fullmatch, edges)) else None
-    entered = FeedbackInput(verdict=verdict, path=text_in(request, "path"), value=value, span=span)
-    return Signed(entered=entered, author=user_of(request))
+    path, author = text_in(request, "path"), user_of(request)
+    return FeedbackInput(verdict=verdict, path=path, value=value, span=span, author=author)
 
 
 def name_of(question: Row) -> str:

@@ -7,37 +7,35 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from chordwise.domain.number_formats import counted
 from chordwise.domain.states import RETRYABLE_JOBS, RunStatus
-from chordwise.embedded.home import home_at
 from chordwise.errors import ServiceUnavailableError, UsageError
-from chordwise.pipeline.intake.found_files import entry_of
 from chordwise.pipeline.intake.run_options import run_options
-from chordwise.pipeline.intake.submit import Resume, open_run
+from chordwise.pipeline.intake.submit import Resume
 from chordwise.pipeline.jobs import run_control as control
 from chordwise.relations import accounts, progress
 from chordwise.relations.accounts import CAPS, COSTS, NOTICES, RUNS, Account
-from chordwise.relations.certificates import IN_FORCE
+from chordwise.relations.jobs import jobs_of_run
+from chordwise.relations.judgments import IN_FORCE
 from chordwise.relations.progress import Pace, Progress
 from chordwise.relations.relation import Row
 from chordwise.settings import Profile
 from chordwise.storage import runs as stored_runs
 from chordwise.storage.answer_tables import AnswerTable
 from chordwise.storage.database import driver
-from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
-from chordwise.web import uploads
 from chordwise.web.lists import PAGE_ROWS, Listing, listing_of, no_page
+from chordwise.web.operations import begin
 from chordwise.web.site import SitePage, form_of, fragment, redirect, render, site_of, text_in
 
 MAX_FAILURES = 50
@@ -72,7 +70,7 @@ def _costs(request: Request) -> Response:
         newest = {"before": _last(listing), "status": status}
         ids = [run["id"] for run in RUNS.read(connection, newest, limit=PAGE_ROWS)]
         costs = {row["run_id"]: row for row in COSTS.read(connection, {"run_ids": ids})}
-    return HTMLResponse(fragment(request, "run_costs.html", run_ids=ids, costs=costs))
+    return fragment(request, "run_costs.html", run_ids=ids, costs=costs)
 
 
 def _run(request: Request) -> Response:
@@ -81,7 +79,7 @@ def _run(request: Request) -> Response:
         run = stored_runs.find(session, _name(request))
         snapshot = _snapshot(session, run.id, Pace(), is_counted=False)
         account = snapshot.account
-        jobs = accounts.jobs_of_run(driver(session), run.id, PAGE_ROWS + 1, after=_last(listing))
+        jobs = jobs_of_run(driver(session), run.id, PAGE_ROWS + 1, after=_last(listing))
         page = jobs[:PAGE_ROWS]
         limit = MAX_FAILURES + 1 if account.problems else 0
         failures = accounts.failures(driver(session), account.run, limit)
@@ -161,7 +159,7 @@ def _progress(request: Request) -> Response:
     run_id = _found(request).id
     with site_of(request).database.read() as session:
         snapshot = _snapshot(session, run_id, Pace())
-    return HTMLResponse(fragment(request, "run_progress.html", run=snapshot))
+    return fragment(request, "run_progress.html", run=snapshot)
 
 
 async def _live(request: Request) -> Response:
@@ -179,7 +177,8 @@ async def _events(request: Request, run_id: uuid.UUID) -> AsyncIterator[str]:
                 snapshot = _snapshot(session, run_id, pace)
         except ServiceUnavailableError:
             return _AWAY, False
-        return fragment(request, "run_progress.html", run=snapshot), snapshot.progress.is_over
+        part = bytes(fragment(request, "run_progress.html", run=snapshot).body).decode()
+        return part, snapshot.progress.is_over
 
     while not site.is_stopping():
         begun = time.monotonic()
@@ -210,12 +209,8 @@ def _begin(request: Request) -> Response:
         raise UsageError("No file was sent.", "Choose one or more, or drop them on the page.")
     profile_options = site.settings.profiles.get(profile, Profile())
     options = run_options(site.settings, profile_options, profile_name=profile)
-    run_id, now = new_id(), datetime.now(UTC)  # noqa: TID251 - the clock
-    with uploads.stored(home_at(site.settings.home), run_id, files) as copies:
-        entries = [entry_of(copy, copy.source) for copy in copies]
-        submission = open_run(site.context(), options, now, entries, run_id=run_id)
-    site.intakes().take_in(submission)
-    return redirect(request, f"/runs/{submission.run_id}", f"{counted(len(files), 'file')} sent.")
+    run = begin(site, options, files)
+    return redirect(request, f"/runs/{run['id']}", f"{counted(len(files), 'file')} sent.")
 
 
 def _cancel(request: Request) -> Response:
@@ -260,11 +255,7 @@ def _name(request: Request) -> str:
 
 
 def _last(listing: Listing) -> uuid.UUID | None:
-    """Return the id after which the page of a list begins.
-
-    Raises:
-        UsageError: The address contains no valid id.
-    """
+    """Return the id after which the page of a list begins."""
     try:
         return uuid.UUID(str(listing.after[0])) if listing.after else None
     except ValueError as error:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from threading import BoundedSemaphore, Event
 
 from starlette.concurrency import run_in_threadpool
@@ -29,15 +28,6 @@ _LINES_AT_ONCE = 500
 _STATEMENTS = BoundedSemaphore(10)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """The first rows of an answer; each cell is a pair of its layout class and its text."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[tuple[str, str]]]
-    has_more: bool
-
-
 async def _editor(request: Request) -> Response:
     """Show the editor; the statement of a link on these pages is run at once."""
     statement = request.query_params.get("sql", "").replace("\0", "")
@@ -49,11 +39,7 @@ async def _editor(request: Request) -> Response:
 
 @contextmanager
 def _running(request: Request, statement: str, ended: Event) -> Iterator[QueryResult]:
-    """Run a statement until the block or the request ends.
-
-    Raises:
-        ServiceUnavailableError: Too many statements are running.
-    """
+    """Run a statement until the block or the request ends."""
     if not _STATEMENTS.acquire(blocking=False):
         raise ServiceUnavailableError("Too many statements are running.", "Try again in a moment.")
     try:
@@ -77,11 +63,8 @@ def _rows(request: Request, statement: str, ended: Event) -> Response:
         raise
     except ChordwiseError as error:
         return _page(request, statement, error=error, status_code=400)
-    table = Shown(
-        columns=answer.columns,
-        rows=[[_cell(value) for value in row] for row in rows[:MAX_ROWS]],
-        has_more=len(rows) > MAX_ROWS,
-    )
+    cells = [[_cell(value) for value in row] for row in rows[:MAX_ROWS]]
+    table = {"columns": answer.columns, "rows": cells, "has_more": len(rows) > MAX_ROWS}
     return _page(request, statement, answer=table)
 
 
@@ -115,7 +98,7 @@ def _page(
     request: Request,
     statement: str,
     *,
-    answer: Shown | None = None,
+    answer: Mapping[str, object] | None = None,
     error: ChordwiseError | None = None,
     status_code: int = 200,
 ) -> Response:

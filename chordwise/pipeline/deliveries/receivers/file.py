@@ -29,18 +29,19 @@ class AnswerFolder(Receiver):
         # It imports SQLAlchemy, and each command reads the settings.
         from chordwise.pipeline.deliveries import answer_files  # noqa: PLC0415 - see above
 
-        answer_files.write(self._folder(settings), self.format, notice, settings)
+        answer_files.write(self.folder_of(settings), self.format, notice, settings)
 
     def check(self, settings: Settings) -> str:
         """Require a folder in which this process can write."""
         from chordwise.pipeline.exports import writers  # noqa: PLC0415 - as above
 
-        folder = self._folder(settings)
+        folder = self.folder_of(settings)
         require_writable(folder, "deliveries.file.folder")
         writers.require(self.format)
         return f"{self.format} files in {folder}"
 
-    def _folder(self, settings: Settings) -> Path:
+    def folder_of(self, settings: Settings) -> Path:
+        """Return the folder for the answers."""
         return settings.base_folder / self.folder.expanduser()
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
+import hmac
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +20,7 @@ import httpcore
 import structlog
 from pydantic import Field, SecretStr, model_validator
 
-from chordwise.domain import json_values, webhook_signatures
+from chordwise.domain import json_values
 from chordwise.domain.addresses import is_public
 from chordwise.domain.states import DeliveryEvent
 from chordwise.errors import ConfigurationError, DeliveryError, DeliveryRefusedError, ReadError
@@ -36,6 +40,8 @@ _REPORT_MEGABYTES = 16
 _MAX_BYTES = 64 * 1024
 _REDIRECTS = range(HTTPStatus.MULTIPLE_CHOICES, HTTPStatus.BAD_REQUEST)
 _SUCCESSES = range(HTTPStatus.OK, HTTPStatus.MULTIPLE_CHOICES)
+_PREFIX = "whsec_"
+_KEY_BYTES = range(24, 65)
 
 
 class Webhook(Receiver):
@@ -65,7 +71,7 @@ class Webhook(Receiver):
         if url.strip().lower().startswith("http://") and not self.allow_http:
             raise ValueError("url begins with http://: use https:// or set allow_http = true")
         try:
-            webhook_signatures.key_of(self.secret.get_secret_value())
+            key_of(self.secret.get_secret_value())
         except ValueError as error:
             raise ValueError(
                 f"secret is {error}; create one with: openssl rand -base64 32"
@@ -106,13 +112,13 @@ class Webhook(Receiver):
             DeliveryError: The receiver could not be reached, or did not accept the delivery.
         """
         host = urlsplit(self.url.get_secret_value()).hostname or ""
-        key = webhook_signatures.key_of(self.secret.get_secret_value())
+        key = key_of(self.secret.get_secret_value())
         headers = {
             "content-type": "application/json",
             "accept-encoding": "identity",
             "connection": "close",
             "user-agent": f"chordwise/{version('chordwise')}",
-            **webhook_signatures.signed_headers(key, identity, timestamp, body),
+            **signed_headers(key, identity, timestamp, body),
         }
         with _translated(host, self.timeout_seconds):
             _raise_for_status(host, self._status(headers, body))
@@ -126,7 +132,12 @@ class Webhook(Receiver):
             httpcore.ConnectionPool(ssl_context=certificates(), network_backend=network) as pool,
             pool.stream("POST", url, headers=list(headers.items()), content=body) as answer,
         ):
-            _drain(answer)
+            length = 0  # a short body is read completely, so that no connection seems broken
+            with suppress(httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError):
+                for piece in answer.iter_stream():
+                    length += len(piece)
+                    if length > _MAX_BYTES:
+                        break
             return answer.status
 
 
@@ -141,16 +152,6 @@ def _file_text(path: str) -> str | None:
     except (ReadError, OSError, ValueError) as error:
         log.warning("delivery.report_missing", path=path, error=type(error).__name__)
         return None
-
-
-def _drain(answer: httpcore.Response) -> None:
-    """Read a short response completely, so that the receiver sees no broken connection."""
-    length = 0
-    with suppress(httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError):
-        for piece in answer.iter_stream():
-            length += len(piece)
-            if length > _MAX_BYTES:
-                return
 
 
 def _raise_for_status(host: str, status: int) -> None:
@@ -216,3 +217,32 @@ def allowed_addresses(
             "Set deliveries.webhook.allow_private_addresses if this is intended.",
         )
     return addresses
+
+
+def key_of(secret: str) -> bytes:
+    """Decode the key of a secret: Base64, with or without its prefix.
+
+    Raises:
+        ValueError: It is not Base64, or not of 24 to 64 bytes; the message does not contain it.
+    """
+    try:
+        key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("not base64") from None
+    if len(key) not in _KEY_BYTES:
+        raise ValueError("not 24 to 64 bytes in base64")
+    return key
+
+
+def signed_headers(key: bytes, identity: str, timestamp: int, body: bytes) -> Mapping[str, str]:
+    """Return the headers with the id, the same in each attempt, the time and the signature.
+
+    The signature is that of Standard Webhooks 1.0.0, with HMAC-SHA256.
+    """
+    content = f"{identity}.{timestamp}.".encode() + body
+    digest = hmac.new(key, content, hashlib.sha256).digest()
+    return {
+        "webhook-id": identity,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": f"v1,{base64.b64encode(digest).decode()}",
+    }
