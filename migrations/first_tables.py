@@ -106,6 +106,21 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         sa.PrimaryKeyConstraint("name", name="pk_api_tokens"),
         sa.UniqueConstraint("token_hash", name="uq_api_tokens_token_hash"),
     ],
+    "closed_profiles": [
+        *_required(_TEXT, "profile"),
+        *_required(_TEXTS, "readers"),
+        sa.PrimaryKeyConstraint("profile", name="pk_closed_profiles"),
+    ],
+    "reader_keys": [
+        *_required(_TEXT, "name", "key"),
+        sa.PrimaryKeyConstraint("name", name="pk_reader_keys"),
+        sa.UniqueConstraint("key", name="uq_reader_keys_key"),
+    ],
+    "audit_events": [
+        *_required(_UUID, "id"),
+        _clock_time("occurred_at"),
+        *_required(_TEXT, "actor", "action", "subject"),
+    ],
     "schedules": [
         *_required(_UUID, "id"),
         *_required(_TEXT, "name", "origin"),

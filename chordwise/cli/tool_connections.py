@@ -17,6 +17,7 @@ from chordwise.embedded import stack
 from chordwise.errors import UsageError
 from chordwise.pipeline.runs import tool_access
 from chordwise.settings import Settings
+from chordwise.storage import closed_profiles, reader_keys
 
 _KEEP_ALIVE_SECONDS = 30.0
 _PLACE = "PASSWORD"
@@ -63,17 +64,22 @@ Driver={{PostgreSQL Unicode}};Server={host};Port={port};Database={database};Uid=
 """How programs connect, as format strings."""
 
 
-def show(invocation: Invocation, listen: str, *, as_json: bool) -> None:
+def show(invocation: Invocation, listen: str, reader: str, *, as_json: bool) -> None:
     """Show how to connect other programs to the answers, on a port at `listen` until Ctrl-C.
 
+    With a `reader`, they read what that person may read.
+
     Raises:
-        UsageError: `listen` is not a loopback address, or is given for a server of one's own.
+        UsageError: `listen` is not a loopback address, or is given for a server of one's own; or no
+            profile has the `reader`.
     """
     settings = invocation.settings()
     if settings.database_url is None:
         host, port = _address(listen)
         reached = access.reach(invocation, settings)
-        asyncio.run(_serve(invocation, reached, host, port, as_json=as_json))
+        with access.write(reached) as session:
+            key = closed_profiles.key_of(session, reached.readers_of_profiles, reader)
+        asyncio.run(_serve(invocation, reached, host, port, key, as_json=as_json))
         return
     if listen:
         raise UsageError(
@@ -86,6 +92,13 @@ def show(invocation: Invocation, listen: str, *, as_json: bool) -> None:
         url = make_url(settings.database_url.get_secret_value())
         url = url.set(username=tool_access.LOGIN, password=_PLACE)
     _show(invocation, url, as_json=as_json)
+    if reader:
+        with access.write(settings) as session:
+            key = closed_profiles.key_of(session, settings.readers_of_profiles, reader)
+        invocation.screen.info(
+            f"An administrator limits a login to {reader}: "
+            f"ALTER ROLE {url.username} SET {reader_keys.KEY_SETTING} = '{key}';"
+        )
     if settings.reader_url is None and not as_json:
         invocation.screen.info(
             "`chordwise migrate --print-roles` prints the SQL that creates this login. Set "
@@ -116,11 +129,11 @@ def _address(listen: str) -> tuple[str, int]:
 
 
 async def _serve(
-    invocation: Invocation, settings: Settings, host: str, port: int, *, as_json: bool
+    invocation: Invocation, settings: Settings, host: str, port: int, key: str, *, as_json: bool
 ) -> None:
     """Open the port, show how to use it, and keep it open until Ctrl-C."""
     url = settings.require_database_url()
-    login = await asyncio.to_thread(tool_access.create_login, url)
+    login = await asyncio.to_thread(tool_access.create_login, url, key)
     try:
         async with tool_access.forwarded(host, port, tool_access.socket_of(url)) as opened:
             address = make_url(url.get_secret_value()).set(query={}, host=host, port=opened)

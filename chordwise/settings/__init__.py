@@ -6,7 +6,7 @@ Order of precedence: command-line flags, then `CHORDWISE_…` variables, then fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -254,6 +254,11 @@ class Settings(BaseSettings):
         if self.database_url is None:
             raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
         return self.database_url
+
+    @property
+    def readers_of_profiles(self) -> Mapping[str, Collection[str] | None]:
+        """Who may read the answers of each profile; `None`: everyone."""
+        return {name: profile.readers for name, profile in self.profiles.items()}
 
     def require_sql_url(self) -> SecretStr:
         """Return the address for the SQL queries of the user.

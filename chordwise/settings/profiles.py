@@ -128,6 +128,9 @@ class Profile(Section):
     keep_days: PositiveFloat | None = Field(
         default=None, description="Then `chordwise forget --expired` erases its documents."
     )
+    readers: Items | None = Field(
+        default=None, description="Only they and operators may read its answers; unset: everyone."
+    )
 
     @field_validator(
         *("schema_file", "labels_file", "examples_file"),

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from chordwise.domain.addresses import has_user
+from chordwise.domain.people import Role
 from chordwise.domain.tiers import Tier
 from chordwise.errors import ConfigurationError
 from chordwise.settings import service_addresses
@@ -373,6 +374,9 @@ class WebSettings(Section):
     )
     trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
         default=(), description="The proxies whose header is trusted."
+    )
+    roles: dict[str, Role] = Field(
+        default={}, description="By name of a user or token; `*`: all others."
     )
     max_upload_megabytes: PositiveInt = Field(default=256, description="Of one upload.")
     submit_folders: tuple[Path, ...] = Field(

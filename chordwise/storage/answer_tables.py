@@ -307,7 +307,8 @@ def _statements(table: AnswerTable, columns: Sequence[AnswerColumn]) -> Iterator
 def _view(name: str, query: str, about: str, words: Mapping[str, str]) -> Iterator[str]:
     """Yield the statements that create a view, grant it to readers, and describe its columns."""
     view = quoted_name(SCHEMA, name)
-    yield f"CREATE OR REPLACE VIEW {view} AS {query}"
+    # The policies of the reader apply, not those of the owner of the view.
+    yield f"CREATE OR REPLACE VIEW {view} WITH (security_invoker = true) AS {query}"
     yield f"""
     DO $do$ BEGIN
         IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'chordwise_reader') THEN

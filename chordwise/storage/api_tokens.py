@@ -5,22 +5,14 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Collection, Sequence
-from enum import StrEnum
 
 from sqlalchemy import select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from chordwise.domain.people import Right
 from chordwise.errors import UsageError
 from chordwise.storage.database import Database
 from chordwise.storage.record import CreatedAt, Record
-
-
-class ApiScope(StrEnum):
-    """What a token allows: to read answers, to submit and cancel runs, to decide on values."""
-
-    READ = "read"
-    SUBMIT = "submit"
-    DECIDE = "decide"
 
 
 class ApiToken(Record):
@@ -34,7 +26,7 @@ class ApiToken(Record):
     created_at: Mapped[CreatedAt]
 
 
-def create(session: Session, name: str, scopes: Collection[ApiScope]) -> str:
+def create(session: Session, name: str, scopes: Collection[Right]) -> str:
     """Store a new token and return it; it cannot be read again.
 
     Raises:

@@ -113,11 +113,13 @@ class Database:
     """A PostgreSQL database: opens transactions, and translates errors to those of Chordwise.
 
     Thread-safe. Rows remain readable after their transaction. Every method that opens a transaction
-    raises `DatabaseRefusedError` or `ServiceUnavailableError` (see `translate_errors`).
+    raises `DatabaseRefusedError` or `ServiceUnavailableError` (see `translate_errors`). `restrict`
+    limits what the sessions for reading see.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, restrict: Callable[[Session], None] | None = None) -> None:
         self.engine = engine
+        self._restrict = restrict
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         # A query returns its rows as they are now, whatever the session read before.
         self._sessions = sessionmaker(
@@ -128,6 +130,8 @@ class Database:
     def read(self) -> Iterator[Session]:
         """Open a session for the block; its changes are rolled back."""
         with translate_errors(), self._sessions() as session:
+            if self._restrict is not None:
+                self._restrict(session)
             yield session
 
     @contextmanager

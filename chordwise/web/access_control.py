@@ -15,9 +15,9 @@ import ipaddress
 import re
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import iscoroutinefunction
 from typing import Final, TypeAlias, cast
 from urllib.parse import urlencode, urlsplit
@@ -32,15 +32,19 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chordwise.domain.people import Person, Right, Role, known
 from chordwise.errors import ChordwiseError, ConfigurationError, InternalError
 from chordwise.settings import WebSettings
+from chordwise.storage.reader_keys import READING_AS
 from chordwise.web.site import (
     CSRF_FIELD,
     csrf_of,
     error_page,
     is_call,
+    may,
     problem,
     redirect,
+    site_of,
     user_of,
 )
 
@@ -82,6 +86,7 @@ class Rules:
     user_header: str = ""
     proxies: Sequence[IPvAnyNetwork] = ()
     public_url: str = ""
+    roles: Mapping[str, Role] = field(default_factory=dict)
 
     @property
     def is_https(self) -> bool:
@@ -97,25 +102,25 @@ class Sessions:
     """
 
     def __init__(self) -> None:
-        self._users: dict[str, str] = {}
+        self._people: dict[str, Person] = {}
 
-    def open(self, request: Request, user: str) -> None:
-        """Sign a user in, in a cleared session with a new CSRF token."""
+    def open(self, request: Request, person: Person) -> None:
+        """Sign a person in, in a cleared session with a new CSRF token."""
         self.end(request)
-        if len(self._users) >= _MAX_SESSIONS:
-            self._users.pop(next(iter(self._users)), None)
+        if len(self._people) >= _MAX_SESSIONS:
+            self._people.pop(next(iter(self._people)), None)
         request.session["id"] = session_id = secrets.token_urlsafe(24)
-        self._users[session_id] = user
+        self._people[session_id] = person
         csrf_of(request)
 
     def end(self, request: Request) -> None:
-        """Sign a user out."""
-        self._users.pop(str(request.session.get("id", "")), None)
+        """Sign a person out."""
+        self._people.pop(str(request.session.get("id", "")), None)
         request.session.clear()
 
-    def user(self, request: Request) -> str:
-        """Return who has opened the session of a request, or an empty string."""
-        return self._users.get(str(request.session.get("id", "")), "")
+    def person(self, request: Request) -> Person | None:
+        """Return who has opened the session of a request, if there is one."""
+        return self._people.get(str(request.session.get("id", "")))
 
 
 def sessions_of(request: Request) -> Sessions:
@@ -146,6 +151,7 @@ def rules_for(settings: WebSettings, address: str, token: str) -> Rules:
         user_header=settings.trusted_user_header,
         proxies=settings.trusted_proxies,
         public_url=settings.public_url.rstrip("/"),
+        roles=settings.roles,
     )
 
 
@@ -229,6 +235,7 @@ class Access:
             return
         request = Request(scope)
         refusal: Response | None
+        READING_AS.set(None)
         if scope["path"] == "/metrics" and "authorization" in request.headers:
             credentials = request.headers["authorization"].encode("latin-1")
             is_scraper = self._scrapers and hmac.compare_digest(credentials, self._scrapers)
@@ -266,9 +273,14 @@ class Access:
             return error_page(request, 403, "No access", "Another site requested this change.", "")
         if request.method in SAFE_METHODS and TOKEN in request.query_params:
             return self._exchange(request)
-        request.state.user = self._user(request)
-        if request.state.user or path.startswith(_OPEN_PATHS):
+        person, name = self._person(request)
+        if person is not None:
+            act_as(request, person)
+        if person is not None or path.startswith(_OPEN_PATHS):
             return None
+        if name:
+            hint = "An operator can add you to web.roles."
+            return error_page(request, 403, "No access", f"{name} has no role.", hint)
         if self._rules.password_hash:
             return redirect(request, f"/login?{_next(request)}")
         hint = (
@@ -283,21 +295,24 @@ class Access:
         token = request.query_params[TOKEN].encode()
         if not self._rules.token or not hmac.compare_digest(token, self._rules.token.encode()):
             return error_page(request, 403, "No access", "This link is not valid.", _LINK)
-        sessions_of(request).open(request, getpass.getuser())
+        local = Person(getpass.getuser(), Role.OPERATOR.rights, sees_all=True)
+        sessions_of(request).open(request, local)
         rest = [
             (name, value) for name, value in request.query_params.multi_items() if name != TOKEN
         ]
         return RedirectResponse(f"{request.scope['path']}?{urlencode(rest)}".rstrip("?"), 303)
 
-    def _user(self, request: Request) -> str:
+    def _person(self, request: Request) -> tuple[Person | None, str]:
+        """Return who sends a request, and the name which a trusted proxy states."""
         client = request.client
         if self._rules.user_header and client is not None:
             names = request.headers.getlist(self._rules.user_header)
             sender = ipaddress.ip_address(client.host)
             # A second name may be one that the client sent to the proxy.
-            if len(names) == 1 and any(sender in network for network in self._rules.proxies):
-                return names[0]
-        return sessions_of(request).user(request)
+            is_trusted = any(sender in network for network in self._rules.proxies)
+            if len(names) == 1 and names[0] and is_trusted:
+                return known(names[0], self._rules.roles), names[0]
+        return sessions_of(request).person(request), ""
 
 
 _LINK = "Open the link that `chordwise web` has printed; `chordwise web --link` prints it again."
@@ -358,20 +373,36 @@ def _next(request: Request) -> str:
     return urlencode({"next": f"{path}?{query}".rstrip("?") if path != "/" else "/"})
 
 
-def guarded(route: Route, max_upload_bytes: int) -> Route:
+def act_as(request: Request, person: Person) -> None:
+    """Let a request read and do what a person may."""
+    request.state.user, request.state.rights = person.name, person.rights
+    READING_AS.set(person.reader)
+
+
+async def close_profiles(request: Request) -> None:
+    """Close the profiles of the settings before the first request of a person with limits."""
+    if READING_AS.get() is not None:
+        await run_in_threadpool(site_of(request).close_profiles)
+
+
+def guarded(route: Route, max_upload_bytes: int, changes: Right | None = None) -> Route:
     """Return a route whose POST requests are limited in size and checked for the CSRF token.
 
-    The form of such a request is in `form_of(request)` until the response is made.
+    They need the right to make the `changes`. The form of such a request is in `form_of(request)`
+    until the response is made.
     """
     endpoint: Endpoint = route.endpoint
 
     async def respond(request: Request) -> Response:
         with reporting_defects(request):
+            await close_profiles(request)
             return await answer(request)
 
     async def answer(request: Request) -> Response:
         if request.method in SAFE_METHODS:
             return await _answer(endpoint, request)
+        if changes is not None and not may(request, changes):
+            raise HTTPException(403, f"Your role does not allow this: it lacks “{changes}”.")
         request = Request(request.scope, bounded(request, max_upload_bytes))
         token = request.headers.get("x-csrf-token")
         if token is not None:  # before the body is received

@@ -23,6 +23,7 @@ from starlette.routing import BaseRoute, Route
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, as_json, as_object
+from chordwise.domain.people import Person, known
 from chordwise.errors import (
     ChordwiseError,
     InternalError,
@@ -32,8 +33,15 @@ from chordwise.errors import (
 )
 from chordwise.settings.sections import problems
 from chordwise.storage import api_tokens
-from chordwise.storage.api_tokens import ApiToken
-from chordwise.web.access_control import MAX_FIELDS, MAX_FILES, bounded, reporting_defects
+from chordwise.web.access_control import (
+    MAX_FIELDS,
+    MAX_FILES,
+    act_as,
+    bounded,
+    close_profiles,
+    reporting_defects,
+    rules_of,
+)
 from chordwise.web.operations import (
     OPERATIONS,
     Caller,
@@ -92,15 +100,16 @@ def _route(path: str, by_method: Mapping[str, Operation], max_upload_bytes: int)
     async def respond(request: Request) -> Response:
         operation = by_method["GET" if request.method == "HEAD" else request.method]
         with reporting_defects(request):
-            token = await run_in_threadpool(_token, request)
-            if operation.scope not in token.scopes.split():
+            person = await run_in_threadpool(_person, request)
+            if operation.scope not in person.rights:
                 raise HTTPException(403, f"The token needs the scope {operation.scope}.")
-            request.state.user = token.name
+            act_as(request, person)
+            await close_profiles(request)
             received = Request(request.scope, bounded(request, max_upload_bytes))
             try:
                 values, files = await _entered(operation, received)
                 key = request.headers.get(KEY_HEADER, "") if operation.takes_files else ""
-                caller = Caller(site=site_of(request), name=token.name, files=files, key=key)
+                caller = Caller(site=site_of(request), name=person.name, files=files, key=key)
                 answer = await run_in_threadpool(operation.call, caller, values)
             finally:
                 await received.close()
@@ -109,13 +118,16 @@ def _route(path: str, by_method: Mapping[str, Operation], max_upload_bytes: int)
     return Route(path, respond, methods=sorted(by_method))
 
 
-def _token(request: Request) -> ApiToken:
+def _person(request: Request) -> Person:
     kind, _, written = request.headers.get("authorization", "").partition(" ")
     token = api_tokens.find(site_of(request).database, written.strip())
     if kind.lower() != "bearer" or token is None:
         what = "Send a token: Authorization: Bearer … (`chordwise tokens create`)."
         raise HTTPException(401, what, {"WWW-Authenticate": "Bearer"})
-    return token
+    person = known(token.name, rules_of(request).roles, token.scopes.split())
+    if person is None:
+        raise HTTPException(403, f"{token.name} has no role: see web.roles.")
+    return person
 
 
 async def _entered(

@@ -51,14 +51,18 @@ def create_app(site: Site, rules: Rules, cookie: str) -> Starlette:
 
 
 def _routes(max_upload_bytes: int) -> Sequence[BaseRoute]:
-    routes = [*login.ROUTES, *(route for page in PAGES.values() for route in page.routes)]
     return [
         Route("/", lambda _: RedirectResponse("/runs")),
         Route("/health", lambda _: PlainTextResponse("ok\n")),
         Route("/metrics", _metrics),
         *api.routes(max_upload_bytes),
         Mount("/static", StaticFiles(directory=FOLDER / "static"), name="static"),
-        *(guarded(route, max_upload_bytes) for route in routes),
+        *(guarded(route, max_upload_bytes) for route in login.ROUTES),
+        *(
+            guarded(route, max_upload_bytes, page.changes)
+            for page in PAGES.values()
+            for route in page.routes
+        ),
     ]
 
 

@@ -13,8 +13,10 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from chordwise.domain.number_formats import counted
+from chordwise.domain.people import Person, known, unknown
+from chordwise.storage import api_tokens, audit_events
 from chordwise.web.access_control import rules_of, sessions_of, verify_password
-from chordwise.web.site import redirect, render, text_in, user_of
+from chordwise.web.site import redirect, render, site_of, text_in, user_of
 
 _LONGEST_NAME = 80
 
@@ -79,11 +81,23 @@ def _sign_in(request: Request) -> Response:
     if seconds := attempts.begin(*key):
         message = f"Too many wrong passwords. Try again in {counted(seconds, 'second')}."
         return _form(request, message, to, 429, {"Retry-After": str(seconds)})
-    if not verify_password(text_in(request, "password"), rules_of(request).password_hash):
+    person = _person(request, name or "unnamed")
+    with site_of(request).database.write() as session:
+        audit_events.record(session, name, "signed in" if person else "was refused", key[1])
+    if person is None:
         return _form(request, "This password is wrong.", to, 403)
     attempts.succeed(*key)
-    sessions_of(request).open(request, name or "unnamed")
+    sessions_of(request).open(request, person)
     return redirect(request, to if _is_page(to) else "/")
+
+
+def _person(request: Request, name: str) -> Person | None:
+    """Return whom a password or a token admits: a token says who signs in, a password does not."""
+    rules, password = rules_of(request), text_in(request, "password")
+    if verify_password(password, rules.password_hash):
+        return unknown(name, rules.roles)
+    token = api_tokens.find(site_of(request).database, password)
+    return known(token.name, rules.roles, token.scopes.split()) if token else None
 
 
 def _sign_out(request: Request) -> Response:

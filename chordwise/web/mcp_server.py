@@ -26,10 +26,11 @@ from mcp_types import (
 from pydantic import AnyHttpUrl, ValidationError
 
 from chordwise.domain.json_values import encoded
+from chordwise.domain.people import Right, known
 from chordwise.errors import ChordwiseError, UsageError
 from chordwise.settings.sections import problems
 from chordwise.storage import api_tokens
-from chordwise.storage.api_tokens import ApiScope
+from chordwise.storage.reader_keys import READING_AS
 from chordwise.web.operations import OPERATIONS, Caller, Operation
 from chordwise.web.site import Site
 
@@ -43,7 +44,7 @@ _ABOUT = (
 class ToolServer:
     """The tools of the scopes that are allowed; over HTTP, a token has to allow them as well."""
 
-    def __init__(self, site: Site, allowed: Collection[ApiScope]) -> None:
+    def __init__(self, site: Site, allowed: Collection[Right]) -> None:
         self._site = site
         self._allowed = allowed
         self._server = Server(
@@ -68,15 +69,19 @@ class ToolServer:
             config.app = self._server.streamable_http_app(
                 json_response=True, stateless_http=True, auth=auth, token_verifier=self
             )
+            listener.listen()  # so that a client which reads the URL at once can connect
             on_ready(f"{url}/mcp")
             uvicorn.Server(config).run(sockets=[listener])
 
     async def verify_token(self, token: str) -> AccessToken | None:
         """Return what a token allows; `None` if it is not valid."""
         stored = await anyio.to_thread.run_sync(api_tokens.find, self._site.database, token)
-        if stored is None:
+        roles = self._site.settings.web.roles
+        person = known(stored.name, roles, stored.scopes.split()) if stored else None
+        if person is None:
             return None
-        return AccessToken(token=token, client_id=stored.name, scopes=stored.scopes.split())
+        await anyio.to_thread.run_sync(self._site.close_profiles)
+        return AccessToken(token=token, client_id=person.name, scopes=sorted(person.rights))
 
     def _tools(self) -> Mapping[str, Operation]:
         token = get_access_token()
@@ -97,6 +102,8 @@ class ToolServer:
     ) -> CallToolResult:
         token = get_access_token()
         caller = Caller(site=self._site, name=token.client_id if token else getpass.getuser())
+        person = token and known(token.client_id, self._site.settings.web.roles, token.scopes)
+        READING_AS.set(person.reader if person else None)
         try:
             operation = self._tools().get(params.name)
             if operation is None:
@@ -116,7 +123,7 @@ def _tool(operation: Operation) -> Tool:
         name=operation.name,
         description=f"{operation.about} {_ABOUT}",
         input_schema=operation.entered.model_json_schema(),
-        annotations=ToolAnnotations(read_only_hint=operation.scope is ApiScope.READ),
+        annotations=ToolAnnotations(read_only_hint=operation.scope is Right.READ),
     )
 
 

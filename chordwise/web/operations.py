@@ -26,6 +26,7 @@ from chordwise.domain import json_values
 from chordwise.domain.analysis import NO_LABEL, label_paths
 from chordwise.domain.learning.feedback_input import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
+from chordwise.domain.people import Right
 from chordwise.domain.states import RunStatus
 from chordwise.domain.trust import Trust
 from chordwise.domain.visible_text import printable
@@ -43,10 +44,12 @@ from chordwise.settings.profiles import checked_profile
 from chordwise.storage import answer_tables, documents
 from chordwise.storage import runs as stored_runs
 from chordwise.storage.answer_tables import AnswerTable
-from chordwise.storage.api_tokens import ApiScope
 from chordwise.storage.database import driver
 from chordwise.storage.documents import Document
-from chordwise.storage.record import new_id
+from chordwise.storage.feedback import Feedback
+from chordwise.storage.jobs import Job
+from chordwise.storage.reader_keys import READING_AS
+from chordwise.storage.record import Record, new_id
 from chordwise.storage.runs import Run
 from chordwise.web import uploads
 from chordwise.web.lists import cursor_of, key_of, no_page
@@ -55,7 +58,7 @@ from chordwise.web.site import Site
 
 _FIRST = 50
 _BY_NAME = "t.document, t.document_id"
-_READ, _SUBMIT, _DECIDE = ApiScope
+_READ, _SUBMIT, _DECIDE = Right
 Item = TypeVar("Item")
 Declared = TypeVar("Declared")
 
@@ -110,7 +113,7 @@ class Operation:
     name: str
     method: str
     path: str
-    scope: ApiScope
+    scope: Right
     about: str
     entered: type[BaseModel]
     function: FunctionType
@@ -126,7 +129,7 @@ OPERATIONS: dict[str, Operation] = {}
 
 
 def operation(
-    scope: ApiScope, address: str, *, takes_files: bool = False
+    scope: Right, address: str, *, takes_files: bool = False
 ) -> Callable[[Declared], Declared]:
     """Declare a function as the operation at an address, such as `GET /runs`."""
     method, path = address.split()
@@ -238,6 +241,7 @@ def quote(caller: Caller, *, paths: Paths = (), profile: Profile = "") -> Row:
     from chordwise.pipeline.quoting import quote as quoting  # noqa: PLC0415 - slow to import
     from chordwise.pipeline.quoting.tally import assumed_pages  # noqa: PLC0415 - as above
 
+    READING_AS.set(None)  # an estimate counts stored answers, and shows none
     options, settings = _options(caller, paths, profile), caller.site.settings
     with uploads.lent(caller.files) as copies:
         files = [*copies, *discover(options.paths)]
@@ -446,6 +450,13 @@ def _described(table: AnswerTable) -> Row:
 # Decisions
 
 
+def require_visible(site: Site, kind: type[Record], row_id: uuid.UUID) -> None:
+    """Raise `NotFoundError` if the person of the request may not see a row, or it is not there."""
+    with site.database.read() as session:
+        if session.get(kind, row_id) is None:
+            raise NotFoundError("There is no such answer.")
+
+
 @operation(_READ, "GET /cells")
 def list_cells(
     caller: Caller,
@@ -480,6 +491,7 @@ def decide(
     if not json_values.is_storable(value):
         raise UsageError("The value cannot be stored.", "Remove NUL characters from it.")
     entered = FeedbackInput(verdict=verdict, path=path, value=value, author=caller.name)
+    require_visible(caller.site, Job, job_id)
     with caller.site.database.write() as session:
         stored = feedback.decide(session, job_id, result_id, entered)
         return {"decision_id": stored and stored.id}
@@ -488,6 +500,7 @@ def decide(
 @operation(_DECIDE, "DELETE /decisions/{decision_id}")
 def undo(caller: Caller, *, decision_id: uuid.UUID) -> Row:
     """Withdraw a decision; it stays in the history."""
+    require_visible(caller.site, Feedback, decision_id)
     with caller.site.database.write() as session, _existing():
         withdrawn = feedback.withdraw(session, decision_id, caller.name)
         return {"job_id": withdrawn.job_id, "path": withdrawn.path}

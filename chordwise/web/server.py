@@ -29,6 +29,7 @@ from chordwise.embedded.home import (
 )
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.settings import Settings
+from chordwise.storage import closed_profiles
 from chordwise.storage.database import Database, open_engine, require_compatible
 from chordwise.storage.postgresql import admitted
 from chordwise.web import uploads
@@ -71,7 +72,7 @@ def serve(settings: Settings, on_ready: Callable[[Served], None]) -> None:
         make_folder(folder)
     rules = rules_for(settings.web, settings.web.address, secrets.token_urlsafe())
     engine = open_engine(url, pool_size=_CONNECTIONS, name="chordwise web")
-    site = Site(settings=settings, database=Database(engine))
+    site = Site(settings=settings, database=Database(engine, closed_profiles.restrict))
     try:
         with suppress(ServiceUnavailableError):  # the pages report it and retry
             admitted(lambda: require_compatible(engine))

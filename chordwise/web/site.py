@@ -28,9 +28,11 @@ from chordwise.domain.learning.certification import advice, outlook
 from chordwise.domain.marked_text import words_at
 from chordwise.domain.money import dollars
 from chordwise.domain.number_formats import approximate, counted, money, score, share, span
+from chordwise.domain.people import Right
 from chordwise.domain.visible_text import visible
 from chordwise.kinds import Kinds
 from chordwise.settings import Settings
+from chordwise.storage import audit_events, closed_profiles
 from chordwise.storage.database import Database
 from chordwise.telemetry.metrics import count_here
 
@@ -49,11 +51,15 @@ API_PREFIX = "/api/v1"
 
 @dataclass(frozen=True, slots=True)
 class SitePage:
-    """A page and its parts; with a title it is in the navigation, in the order of the ranks."""
+    """A page and its parts; with a title it is in the navigation, in the order of the ranks.
+
+    Its forms need the right to make the `changes`.
+    """
 
     routes: Sequence[Route]
     title: str = ""
     rank: int = 100
+    changes: Right = Right.SUBMIT
 
 
 PAGES: Kinds[SitePage] = Kinds("chordwise.web.pages", "PAGE")
@@ -80,6 +86,7 @@ class Site:
         default_factory=lambda: [asyncio.Lock() for _ in range(_PICTURE_LANES)]
     )
     _lock: RLock = field(default_factory=RLock)
+    _has_closed_profiles: bool = False
     _context: Context | None = None
     _intakes: BackgroundIntakes | None = None
     _pictures: PagePictures | None = None
@@ -94,6 +101,14 @@ class Site:
             if self._context is None:
                 self._context = open_context(self.settings, "web")
             return self._context
+
+    def close_profiles(self) -> None:
+        """Close the profiles of the settings, before somebody reads who may not read them all."""
+        with self._lock:
+            if not self._has_closed_profiles:
+                with self.database.write() as session:
+                    closed_profiles.close_profiles(session, self.settings.readers_of_profiles)
+                self._has_closed_profiles = True
 
     def reading_context(self) -> ReadingContext:
         """Return a context for questions and estimates, which need no broker."""
@@ -180,6 +195,17 @@ def user_of(request: Request) -> str:
     return str(getattr(request.state, "user", ""))
 
 
+def may(request: Request, right: Right) -> bool:
+    """Return whether the signed-in user has a right."""
+    return right in getattr(request.state, "rights", ())
+
+
+def log_export(request: Request, subject: str) -> None:
+    """Add an export of the user to the audit log."""
+    with site_of(request).database.write() as session:
+        audit_events.record(session, user_of(request), "exported", subject)
+
+
 def csrf_of(request: Request) -> str:
     """Return the session's CSRF token, which every POST has to send; create it if missing."""
     if CSRF_FIELD not in request.session:
@@ -194,6 +220,7 @@ def render(
     html = TEMPLATES.get_template(template).render(
         path=request.url.path,
         user=user_of(request),
+        may=partial(may, request),
         csrf=csrf_of(request),
         notice=request.session.pop("notice", ""),
         **values,
@@ -203,7 +230,11 @@ def render(
 
 def fragment(request: Request, template: str, /, **values: object) -> HTMLResponse:
     """Return a part of a page for htmx, escaped as `render` does it."""
-    return HTMLResponse(TEMPLATES.get_template(template).render(csrf=csrf_of(request), **values))
+    return HTMLResponse(
+        TEMPLATES.get_template(template).render(
+            csrf=csrf_of(request), may=partial(may, request), **values
+        )
+    )
 
 
 def error_page(

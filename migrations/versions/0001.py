@@ -49,6 +49,7 @@ VIEWS = (
     "review_queue@1",
     "savings_by_day@1",
     "failures_by_day@1",
+    "audit_log@1",
 )
 # Views that the processes lock with LOCK TABLE; readers have no right to do so.
 LOCKS = ("leader_lock", "last_attempt_lock", "reader_login_lock")
@@ -56,6 +57,7 @@ READABLE_TABLES = (
     "documents",
     "runs",
     "intakes",
+    "listed_files",
     "jobs",
     "chunks",
     "results",
@@ -83,6 +85,7 @@ READABLE_TABLES = (
     "calibrations",
     "certifications",
     "erasures",
+    "audit_events",
     "experiments",
     "experiment_variants",
     "experiment_documents",
@@ -97,6 +100,7 @@ def upgrade() -> None:
     _reserve_space_for_updates()
     _notify_of_outbox()
     _create_trust()
+    _row_security().create()
     _create_views()
     op.execute("CREATE SCHEMA answers")
     _create_reader()
@@ -109,6 +113,7 @@ def downgrade() -> None:
     op.execute("DROP SCHEMA answers CASCADE")
     for view in (*LOCKS, *map(_name_of, reversed(VIEWS))):
         op.execute(f"DROP VIEW {view}")
+    _row_security().drop()
     for table in reversed(_first_tables().TABLES):
         op.drop_table(table)
     op.execute("DROP FUNCTION tell_of_outbox()")
@@ -118,6 +123,10 @@ def downgrade() -> None:
 
 def _first_tables() -> ModuleType:
     return load_python_file(str(_FOLDER), "first_tables.py")
+
+
+def _row_security() -> ModuleType:
+    return load_python_file(str(_FOLDER), "row_security.py")
 
 
 # Indexes
@@ -342,6 +351,8 @@ def _create_trust() -> None:
 def _create_views() -> None:
     for view in VIEWS:
         op.execute((_FOLDER / "views" / f"{view}.sql").read_text("utf-8"))
+        # So that the policies of a reader apply, not those of the view's owner.
+        op.execute(f"ALTER VIEW {_name_of(view)} SET (security_invoker = true)")
     for lock in LOCKS:
         op.execute(f"CREATE VIEW {lock} AS SELECT 'locked by LOCK TABLE' AS purpose")
 

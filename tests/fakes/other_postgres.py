@@ -10,7 +10,7 @@ from chordwise.embedded.postgres import EmbeddedPostgres, named_user
 
 
 class OtherPostgres(EmbeddedPostgres):
-    """Started like the embedded server, without options that PostgreSQL 14 lacks."""
+    """Started like the embedded server, without options that older versions lack."""
 
     def __init__(self, data: Path, sockets: Path, programs: Path) -> None:
         super().__init__(data, sockets)

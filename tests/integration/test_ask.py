@@ -39,7 +39,7 @@ from tests.fakes.generated_answers import a_field
 from tests.fakes.pipeline import SCRIPTED, Pipeline, a_document, a_pipeline, a_run
 from tests.fakes.scripted_model import ScriptedModel
 
-pytestmark = pytest.mark.usefixtures("addressed")
+pytestmark = [pytest.mark.usefixtures("addressed"), pytest.mark.xdist_group("ask")]
 
 ITEMS = ("governing law", "annual fee: money", "effective date: date", "parties: list")
 LAWS = ("Delaware", "New York", "England", "O'Neill's Law 100%")

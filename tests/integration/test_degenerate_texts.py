@@ -21,6 +21,7 @@ UNITS = {
     "invisible characters": "a\u200b",
     "ideographs": "\u4e00" * 20 + "\u3002",
 }
+OFTEN = ("quoted fields", "records", "orders")
 # Reads a file and splits its text; prints the chunks, and the memory of both processes in MB.
 PROGRAM = """
 import resource, sys
@@ -50,7 +51,13 @@ def measured(path: Path) -> tuple[int, int]:
     return chunks, max(megabytes)
 
 
-@pytest.mark.parametrize("unit", UNITS.values(), ids=UNITS.keys())
+@pytest.mark.parametrize(
+    "unit",
+    [
+        pytest.param(unit, id=name, marks=() if name in OFTEN else pytest.mark.nightly)
+        for name, unit in UNITS.items()
+    ],
+)
 @pytest.mark.parametrize(
     ("characters", "limit"),
     [(300_000, 150), pytest.param(12_000_000, 400, marks=pytest.mark.nightly)],

@@ -427,6 +427,6 @@ def test_open_jobs_keep_an_idle_stack_running(home: Path) -> None:
         with suppress(psycopg.OperationalError):
             connection.execute("UPDATE jobs SET status = 'succeeded'")
 
-    assert was_kept
+    assert was_kept, log.read_text("utf-8")
     assert becomes(lambda: stack.find(home) is None)
     assert "the stack has been idle" in log.read_text(encoding="utf-8")

@@ -96,7 +96,15 @@ KEPT = {
     *("model_calls", "judgments", "schedule_runs", "deliveries", "runs", "schedules", "outbox"),
     *("prompt_versions", "answer_tables", "budgets", "batches", "evaluations", "calibrations"),
     *("evaluation_measures", "certifications", "experiments", "experiment_variants"),
-    *("erasures", "api_tokens", "schema_versions", "alembic_version"),
+    *(
+        "erasures",
+        "audit_events",
+        "api_tokens",
+        "closed_profiles",
+        "reader_keys",
+        "schema_versions",
+        "alembic_version",
+    ),
 }
 
 

@@ -347,7 +347,10 @@ UPDATE chunks SET status = CASE
 """
 
 
-@pytest.mark.parametrize("state", ["pending", "waiting", "succeeded"])
+@pytest.mark.parametrize(
+    "state",
+    ["pending", *(pytest.param(s, marks=pytest.mark.nightly) for s in ("waiting", "succeeded"))],
+)
 def test_the_end_of_a_chunk_reads_no_other_chunk(settings: Settings, state: str) -> None:
     """One chunk of a document is running, one is waiting, and the others are in one state.
 

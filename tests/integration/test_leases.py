@@ -176,7 +176,7 @@ class Leases(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("table", CLAIMS, ids=lambda table: table.__tablename__)
-@pytest.mark.parametrize("examples", [8, pytest.param(200, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("examples", [4, pytest.param(200, marks=pytest.mark.nightly)])
 def test_a_row_has_one_holder_at_a_time(
     settings: Settings, table: type[Leased], examples: int
 ) -> None:

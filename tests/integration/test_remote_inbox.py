@@ -128,8 +128,12 @@ def test_a_file_that_is_replaced_is_another_document(
 @pytest.mark.parametrize(
     ("method", "when"),
     [
-        *((method, when) for method in ("move", "unlink", "writing") for when in TIMES),
-        ("move", "between"),
+        *(("move", when) for when in (*TIMES, "between")),
+        *(
+            pytest.param(method, when, marks=pytest.mark.nightly)
+            for method in ("unlink", "writing")
+            for when in TIMES
+        ),
     ],
 )
 def test_a_move_that_is_interrupted_is_completed_once(

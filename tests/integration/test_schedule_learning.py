@@ -18,6 +18,7 @@ ENDS = (
     "SELECT status, outcome - 'output', error_message FROM schedule_runs"
     " ORDER BY due_at DESC LIMIT 1"
 )
+pytestmark = pytest.mark.xdist_group("schedule_learning")
 CHOICES = {f"{n}.txt": ("letter" if n < 15 else "report", n / 30) for n in range(30)}
 
 

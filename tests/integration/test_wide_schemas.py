@@ -68,7 +68,13 @@ def quoted(pipeline: Pipeline, document: ReadDocument) -> QuotedLine:
         pytest.param(f"\n\n{wide.CONTRADICTION}", id="contradict"),
     ],
 )
-@pytest.mark.parametrize("separator", [" ", "\n\n"], ids=["few chunks", "many chunks"])
+@pytest.mark.parametrize(
+    "separator",
+    [
+        pytest.param(" ", id="few chunks"),
+        pytest.param("\n\n", id="many chunks", marks=pytest.mark.nightly),
+    ],
+)
 def test_a_run_has_all_fields_and_costs_what_was_quoted(
     settings: Settings, separator: str, end: str
 ) -> None:

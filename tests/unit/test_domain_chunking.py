@@ -264,7 +264,14 @@ def test_the_chunks_of_a_long_table_share_one_search(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    "unit", ["\n", "# a\n", "a\n\n", ',"a\nb",', "|\n\n", '{"a":1}\n', "- a\n"]
+    "unit",
+    [
+        *("\n", ',"a\nb",'),
+        *(
+            pytest.param(unit, marks=pytest.mark.nightly)
+            for unit in ("# a\n", "a\n\n", "|\n\n", '{"a":1}\n', "- a\n")
+        ),
+    ],
 )
 def test_memory_does_not_grow_with_boundaries(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunking, "_OUTLINED_CHARACTERS", 10_000)

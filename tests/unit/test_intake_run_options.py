@@ -157,7 +157,7 @@ def options_of(folder: Path, side_car: str, profile: str = PROFILE) -> RunOption
 def test_every_entry_of_a_profile_is_tested() -> None:
     names = {field.alias or name for name, field in Profile.model_fields.items()}
 
-    assert names - {"folder", "keep_days"} == ENTRIES.keys()
+    assert names - {"folder", "keep_days", "readers"} == ENTRIES.keys()
 
 
 @pytest.mark.parametrize("name", ENTRIES)

@@ -104,6 +104,7 @@ def _an_answer(number: int, options: AnalysisOptions) -> JsonObject:
     return {"data": {"line_items": rows}, "evidence": evidence}
 
 
+@pytest.mark.nightly
 def test_time_and_memory_of_a_synthesis_are_proportional_to_the_rows() -> None:
     small, large = (synthesis_of(size) for size in SIZES)
     small()  # fills caches

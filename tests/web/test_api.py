@@ -15,10 +15,10 @@ import schemathesis
 from hypothesis import HealthCheck
 from schemathesis import Case, Config, GenerationMode
 
+from chordwise.domain.people import Right
 from chordwise.errors import ExitCode
 from chordwise.settings import Settings
 from chordwise.storage import api_tokens
-from chordwise.storage.api_tokens import ApiScope
 from chordwise.web import api
 from chordwise.web.operations import OPERATIONS
 from chordwise.web.server import Served
@@ -55,10 +55,10 @@ def pipeline(settings: Settings) -> Pipeline:
     return a_pipeline(settings, reading, repeat_last=True)
 
 
-def a_token(pipeline: Pipeline, *scopes: ApiScope, name: str = "tester") -> dict[str, str]:
+def a_token(pipeline: Pipeline, *scopes: Right, name: str = "tester") -> dict[str, str]:
     """Return the header of a new token."""
     with pipeline.context.database.write() as session:
-        token = api_tokens.create(session, name, scopes or list(ApiScope))
+        token = api_tokens.create(session, name, scopes or list(Right))
     return {"Authorization": f"Bearer {token}"}
 
 
@@ -113,7 +113,7 @@ def test_no_request_is_answered_with_a_defect_or_undocumented(
 
 def test_each_operation_needs_a_token_with_its_scope(served: Served, pipeline: Pipeline) -> None:
     """No token, a wrong or revoked one, one of another scope, and a session of the pages."""
-    tokens = {scope: a_token(pipeline, scope, name=scope) for scope in ApiScope}
+    tokens = {scope: a_token(pipeline, scope, name=scope) for scope in Right}
     gone = a_token(pipeline, name="gone")
     with pipeline.context.database.write() as session:
         api_tokens.revoke(session, "gone")
@@ -127,7 +127,7 @@ def test_each_operation_needs_a_token_with_its_scope(served: Served, pipeline: P
                 run="r", table="t", job_id=ID, document_id=ID, decision_id=ID
             )
             address = f"{client.base_url}{path.removeprefix('/')}"
-            others = [tokens[scope] for scope in ApiScope if scope is not operation.scope]
+            others = [tokens[scope] for scope in Right if scope is not operation.scope]
             calls = [
                 *((client, header, 401) for header in ({}, gone, {"Authorization": "Bearer x"})),
                 *((client, header, 403) for header in others),
@@ -142,7 +142,7 @@ def test_each_operation_needs_a_token_with_its_scope(served: Served, pipeline: P
             allowed = client.request(operation.method, address, headers=tokens[operation.scope])
             assert allowed.status_code in (200, 400, 404, 415), operation.name
         page = browser.get(f"{client.base_url}../../runs").status_code
-        pages = httpx.get(f"{client.base_url}../../runs", headers=tokens[ApiScope.READ])
+        pages = httpx.get(f"{client.base_url}../../runs", headers=tokens[Right.READ])
 
     assert refused == []
     assert (page, pages.status_code) == (200, 403)

@@ -47,6 +47,7 @@ sys.exit(pytest.main(sys.argv[2:]))
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_access_is_controlled_with_the_lowest_versions(folder: Path) -> None:
     """The tests of access and of the server pass with them; those in a browser are left out."""

@@ -17,9 +17,9 @@ from mcp.client.stdio import StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, TextContent
 
+from chordwise.domain.people import Right
 from chordwise.relations.relation import Row
 from chordwise.settings import Settings
-from chordwise.storage.api_tokens import ApiScope
 from chordwise.web.operations import OPERATIONS
 from tests.fakes.commands import environment_of
 from tests.fakes.pipeline import a_pipeline
@@ -27,7 +27,7 @@ from tests.web.test_api import a_token, fill
 from tests.web.test_tables import reading
 
 COMMAND = [sys.executable, "-m", "chordwise", "mcp"]
-READING = {name for name, operation in OPERATIONS.items() if operation.scope is ApiScope.READ}
+READING = {name for name, operation in OPERATIONS.items() if operation.scope is Right.READ}
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def served(settings: Settings, *options: str) -> Iterator[str]:
 def test_tools_over_http_need_a_token(settings: Settings) -> None:
     """A tool is listed if its scope is allowed by the command and by the token."""
     pipeline = a_pipeline(settings, reading, repeat_last=True)
-    reader = a_token(pipeline, ApiScope.READ, name="reader")
+    reader = a_token(pipeline, Right.READ, name="reader")
     decider = a_token(pipeline, name="decider")
 
     async def visit(url: str) -> None:

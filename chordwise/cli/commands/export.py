@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from chordwise.errors import UsageError
 from chordwise.pipeline.exports import selection, writers
 from chordwise.pipeline.exports.selection import Selection
 from chordwise.rendering.screen import until_reader_left
-from chordwise.storage import runs
+from chordwise.storage import audit_events, runs
 from chordwise.storage.answer_tables import SCHEMA, AnswerTable
 
 STDOUT = Path("-")
@@ -92,6 +93,10 @@ def export(invocation: Invocation, options: ExportOptions) -> None:
         address = settings.require_sql_url()
         with selection.opened(address, query) as table, _opened(options) as sink:
             count = writers.write(sink, table, export_format, raw=options.raw)
+    if settings.reader_url is None:  # whose role may not write
+        with access.write(settings) as session:
+            subject = options.view or audit_events.about_statement(options.sql)
+            audit_events.record(session, getpass.getuser(), "exported", subject)
     if options.output != STDOUT:
         invocation.screen.info(f"Wrote {counted(count, 'row')} to {options.output}.")
 

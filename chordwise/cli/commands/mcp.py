@@ -11,10 +11,12 @@ import typer
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.domain.identifiers import split_commas
+from chordwise.domain.people import Right
 from chordwise.embedded import processes, stack
 from chordwise.embedded.home import Level
 from chordwise.errors import ConfigurationError, UsageError
-from chordwise.storage.api_tokens import ApiScope
+from chordwise.storage import closed_profiles
+from chordwise.storage.database import Database
 from chordwise.web.site import Site
 
 _KEEP_ALIVE_SECONDS = 30.0
@@ -43,14 +45,14 @@ def mcp(
         what = 'Install it with: pip install "chordwise[mcp]"'
         raise ConfigurationError("The package mcp is not installed.", what) from error
     try:
-        allowed = {ApiScope.READ, *map(ApiScope, split_commas(allow))}
+        allowed = {Right.READ, *map(Right, split_commas(allow))}
     except ValueError as error:
-        raise UsageError(f"{error}.", f"Scopes: {', '.join(ApiScope)}.") from error
-    level = Level.ALL if ApiScope.SUBMIT in allowed else Level.DATABASE
+        raise UsageError(f"{error}.", f"Scopes: {', '.join(Right)}.") from error
+    level = Level.ALL if Right.SUBMIT in allowed else Level.DATABASE
     settings = access.reach(invocation, level=level)
     keep_up = partial(stack.touch_last_used, settings.home)
     with access.database(settings) as database, processes.repeating(keep_up, _KEEP_ALIVE_SECONDS):
-        site = Site(settings=settings, database=database)
+        site = Site(settings=settings, database=Database(database.engine, closed_profiles.restrict))
         try:
             server = ToolServer(site, allowed)
             if http:

@@ -62,6 +62,9 @@ def tables(  # noqa: PLR0913 - the options of a command
             metavar="127.0.0.1:PORT", help="Open a read-only port to the embedded database."
         ),
     ] = "",
+    reader: Annotated[
+        str, typer.Option(metavar="NAME", help="Connect with what this reader may read.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Show the answer tables and example queries. Each profile and --save-as NAME has a table.
@@ -73,7 +76,7 @@ def tables(  # noqa: PLR0913 - the options of a command
     chordwise tables --connect --listen 127.0.0.1:5433
     """
     if connect or listen:
-        tool_connections.show(invocation, listen, as_json=as_json)
+        tool_connections.show(invocation, listen, reader, as_json=as_json)
         return
     if (prune or drop) and name is None:
         raise UsageError("Name the table to change.", "Example: chordwise tables TABLE --prune")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from typing import Annotated, TypeAlias
 
 import typer
@@ -10,10 +11,10 @@ from chordwise.cli import access
 from chordwise.cli.command import group
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
+from chordwise.domain.people import Right
 from chordwise.rendering import layouts
 from chordwise.rendering.plain_text import one_line
-from chordwise.storage import api_tokens
-from chordwise.storage.api_tokens import ApiScope
+from chordwise.storage import api_tokens, audit_events
 
 Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="Name of the token.")]
 _HELP = """Create, list and revoke tokens of the API.
@@ -27,7 +28,7 @@ def create(
     name: Name,
     *,
     scope: Annotated[
-        list[ApiScope] | None,
+        list[Right] | None,
         typer.Option(help="What the token allows; may be repeated. Default: read."),
     ] = None,
 ) -> None:
@@ -36,7 +37,8 @@ def create(
     chordwise tokens create intake --scope read --scope submit
     """
     with access.write(access.reach(invocation)) as session:
-        token = api_tokens.create(session, name, scope or [ApiScope.READ])
+        token = api_tokens.create(session, name, scope or [Right.READ])
+        audit_events.record(session, getpass.getuser(), "created token", name)
     invocation.screen.write(f"{token}\n")
     invocation.screen.info("Keep it safe: it is not shown again.")
 
@@ -62,6 +64,7 @@ def revoke(invocation: Invocation, name: Name) -> None:
     """
     with access.write(access.reach(invocation)) as session:
         api_tokens.revoke(session, name)
+        audit_events.record(session, getpass.getuser(), "revoked token", name)
 
 
 tokens = group(_HELP, create=create, list=list_tokens, revoke=revoke)

@@ -47,7 +47,7 @@ from chordwise.telemetry.liveness import Sign
 _GIGABYTE = 1024**3
 _LITTLE_DISK = 1 * _GIGABYTE
 _NO_DISK = 100 * 1024**2
-_LEAST_SERVER_VERSION = 140_000
+_LEAST_SERVER_VERSION = 150_000
 _CLOCK_TOLERANCE_SECONDS = 5.0
 
 
@@ -144,7 +144,7 @@ def _database(engine: Engine) -> Check:
         ) from error
     if version < _LEAST_SERVER_VERSION:
         raise ConfigurationError(
-            f"PostgreSQL {name} is not supported.", "Use PostgreSQL 14 or later."
+            f"PostgreSQL {name} is not supported.", "Use PostgreSQL 15 or later."
         )
     return Check(name="database", finding=f"PostgreSQL {name} is reachable")
 

@@ -41,7 +41,7 @@ from chordwise.pipeline.models.model_client import lane_for
 from chordwise.pipeline.runtime.context import DATABASE_TIMEOUT, Context
 from chordwise.prompts import library
 from chordwise.readers.reader import UnreadDocument
-from chordwise.storage import intakes, leases, prompt_versions
+from chordwise.storage import closed_profiles, intakes, leases, prompt_versions
 from chordwise.storage.inbox_files import InboxFile
 from chordwise.storage.intakes import IntakeEntry, ListedFile, SizedItems
 from chordwise.storage.record import new_id
@@ -256,6 +256,7 @@ def open_run(
             with attempt as session:
                 context.guard(session)
                 prompt_versions.register(session, templates)
+                closed_profiles.close_profiles(session, context.settings.readers_of_profiles)
                 stored = session.get(Run, run_id)
                 run = stored or _run(context, run_id, name, options)
                 if stored is None:  # otherwise an earlier attempt was committed

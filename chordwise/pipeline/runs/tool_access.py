@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
 from chordwise.pipeline.runs.user_sql import READER, password_expiry, reset_reader, verifier
+from chordwise.storage import reader_keys
 
 LOGIN = "chordwise_tools"
 """The role of other programs on an external server, and the prefix of embedded roles' names."""
@@ -33,10 +34,11 @@ class Login:
     password: str = field(repr=False)
 
 
-def create_login(database_url: SecretStr) -> Login:
+def create_login(database_url: SecretStr, key: str = "") -> Login:
     """Create a login that expires ten minutes after the last `extend_login`, or is removed.
 
-    The database has to be the embedded one, whose owner may create roles.
+    It reads what the reader of the `key` may read. The database has to be the embedded one, whose
+    owner may create roles.
     """
     login = Login(role=f"{LOGIN}_{secrets.token_hex(4)}", password=secrets.token_urlsafe(24))
     with _owner(database_url) as owner:
@@ -54,6 +56,7 @@ def create_login(database_url: SecretStr) -> Login:
             ("default_transaction_read_only", "on"),
             ("statement_timeout", f"{_STATEMENT_SECONDS}s"),
             ("search_path", "answers, public"),
+            (reader_keys.KEY_SETTING, key),
         ):
             setting = sql.SQL("ALTER ROLE {} SET {} = {}")
             values = sql.SQL(", ").join(map(sql.Literal, value.split(", ")))

@@ -25,6 +25,7 @@ from pydantic import SecretStr
 
 from chordwise.domain.identifiers import nearest
 from chordwise.errors import ConfigurationError, ServiceUnavailableError, UsageError
+from chordwise.storage import reader_keys
 from chordwise.storage.postgresql import (
     VALUE_SETTINGS,
     BoundedConnection,
@@ -234,12 +235,19 @@ SELECT has_table_privilege('runs', 'SELECT') AND NOT has_table_privilege('outbox
 
 
 def _opened(address: Address, options: str) -> Connection:
-    """Return a reader's session: of the user in the address if it is one, else of the role."""
+    """Return a reader's session: of the user in the address if it is one, else of the role.
+
+    The session of the role has the key of the person who reads (`storage/people.py`).
+    """
     connection = _connect(address, options, autocommit=False)
     connection.read_only = True
     row: Row | None = None
-    with suppress(errors.UndefinedTable, errors.UndefinedObject):
+    with suppress(errors.UndefinedTable, errors.UndefinedObject, errors.InsufficientPrivilege):
         row = connection.execute(_IS_READER).fetchone()
+        if row and not row[0]:
+            statement, reader_name = reader_keys.key_statement()
+            for (key,) in connection.execute(statement.encode(), (reader_name,)):
+                options += f" -c {reader_keys.KEY_SETTING}={key}"
     connection.rollback()
     if row and row[0]:
         return connection

@@ -23,10 +23,11 @@ from chordwise.relations import review
 from chordwise.relations.answer_tables import MAX_LIST_ROWS, NUMBERS, DocumentTable, is_limited
 from chordwise.relations.relation import Row
 from chordwise.storage import answer_tables
+from chordwise.storage.answer_tables import SCHEMA
 from chordwise.storage.database import driver
 from chordwise.web.lists import Listing, listing_of, no_page
 from chordwise.web.pages.review import id_of, last_decision, name_of
-from chordwise.web.site import SitePage, fragment, render, site_of
+from chordwise.web.site import SitePage, fragment, log_export, render, site_of
 
 _PAGE_ROWS = 100
 _PART_BYTES = 65_536
@@ -85,6 +86,7 @@ def _workbook(request: Request) -> Response:
     finally:
         _WORKBOOKS.release()
     sink.seek(0)
+    log_export(request, f"{SCHEMA}.{stored.name}")
     headers = {"Content-Disposition": f'attachment; filename="{stored.name}.xlsx"'}
     return StreamingResponse(
         iter(partial(sink.read, _PART_BYTES), b""),

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from chordwise.domain import plans
+from chordwise.domain.people import Right
 from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.relations import counts
 from chordwise.storage.answer_tables import SCHEMA
@@ -68,4 +69,4 @@ def _ask(request: Request) -> Response:
 
 
 ROUTES = (Route("/tables/{name}/ask", _ask, methods=["POST"]),)
-PAGE = SitePage(ROUTES)
+PAGE = SitePage(ROUTES, changes=Right.READ)

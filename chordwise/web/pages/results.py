@@ -25,7 +25,7 @@ from chordwise.relations.relation import Values
 from chordwise.relations.results import Mark, ResultOrder
 from chordwise.storage.database import driver
 from chordwise.web.lists import PAGE_ROWS, Key, Listing, listing_of, no_page
-from chordwise.web.site import SitePage, render, site_of
+from chordwise.web.site import SitePage, log_export, render, site_of
 
 _FILTERS = (
     *("run", "profile", "type", "status", "label", "document", "words"),
@@ -95,6 +95,7 @@ def _export(request: Request) -> Response:
         except BaseException:
             path.unlink()
             raise
+    log_export(request, "results")
     return FileResponse(path, filename=f"results.{kind}", background=BackgroundTask(path.unlink))
 
 

@@ -17,6 +17,7 @@ from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning.feedback_input import FeedbackInput, parsed
 from chordwise.domain.learning.truths import Verdict
+from chordwise.domain.people import Right
 from chordwise.domain.visible_text import restored
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import certification, feedback
@@ -26,7 +27,10 @@ from chordwise.relations.relation import Row
 from chordwise.settings import Settings
 from chordwise.storage import runs as stored_runs
 from chordwise.storage.database import driver
+from chordwise.storage.feedback import Feedback
+from chordwise.storage.jobs import Job
 from chordwise.web.lists import Listing, listing_of
+from chordwise.web.operations import require_visible
 from chordwise.web.site import SitePage, redirect, render, site_of, text_in, user_of
 
 _PLACE = re.compile(r"[0-9]{1,9}")
@@ -109,6 +113,7 @@ def _decide(request: Request) -> Response:
     """Store a decision and redirect to the next value, or back to the cell of a table."""
     entered = _entered(request)
     job_id, result_id = id_of(text_in(request, "job")), id_of(text_in(request, "result"))
+    require_visible(site_of(request), Job, job_id)
     with site_of(request).database.write() as session:
         stored = feedback.decide(session, job_id, result_id, entered)
     said = f"{_SAID[entered.verdict]}." if stored else "Your earlier decision was the same."
@@ -122,6 +127,7 @@ def _withdraw(request: Request) -> Response:
     """
     feedback_id, way_back = id_of(text_in(request, "feedback")), _way_on(request)
     is_panel = bool(text_in(request, "job"))
+    require_visible(site_of(request), Feedback, feedback_id)
     with site_of(request).database.write() as session:
         if is_panel and feedback_id != last_decision(
             session, id_of(text_in(request, "job")), text_in(request, "path")
@@ -188,4 +194,4 @@ ROUTES = (
     Route("/review/decisions", _decide, methods=["POST"]),
     Route("/review/withdrawals", _withdraw, methods=["POST"]),
 )
-PAGE = SitePage(ROUTES, "Review", rank=4)
+PAGE = SitePage(ROUTES, "Review", rank=4, changes=Right.DECIDE)

@@ -12,11 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from chordwise.domain.people import Right
 from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.pipeline.exports.table import csv_lines, is_number, text_of
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runs.user_sql import STATEMENT_SECONDS, QueryResult
-from chordwise.web.site import SitePage, end_of, render, site_of, text_in
+from chordwise.storage import audit_events
+from chordwise.web.site import SitePage, end_of, log_export, render, site_of, text_in
 
 MAX_ROWS = 200
 _EXAMPLE = "SELECT source, item, value, quote\nFROM fact_quotes\nWHERE grounded\nLIMIT 100"
@@ -82,6 +84,7 @@ def _csv(request: Request, ended: Event) -> Response:
             raise
         except ChordwiseError as error:
             return _page(request, statement, error=error, status_code=400)
+        log_export(request, audit_events.about_statement(statement))
         opened = opening.pop_all()
 
     def parts() -> Iterator[str]:
@@ -140,4 +143,4 @@ ROUTES = (
     Route("/sql", _answer, methods=["POST"]),
     Route("/sql/csv", _as_csv, methods=["POST"]),
 )
-PAGE = SitePage(ROUTES, "SQL", rank=8)
+PAGE = SitePage(ROUTES, "SQL", rank=8, changes=Right.READ)

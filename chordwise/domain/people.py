@@ -1,0 +1,71 @@
+"""People: what a person may do, and whether profiles can be closed to them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Right(StrEnum):
+    """What a person or a token may do: read answers, submit and cancel runs, decide on values."""
+
+    READ = "read"
+    SUBMIT = "submit"
+    DECIDE = "decide"
+
+
+class Role(StrEnum):
+    """A reader only reads, a reviewer also decides, an operator may do everything."""
+
+    READER = "reader"
+    REVIEWER = "reviewer"
+    OPERATOR = "operator"
+
+    @property
+    def rights(self) -> frozenset[Right]:
+        """What the role allows."""
+        allowed = {self.READER: (Right.READ,), self.REVIEWER: (Right.READ, Right.DECIDE)}
+        return frozenset(allowed.get(self, Right))
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who uses the pages or the API; without `sees_all`, closed profiles are hidden.
+
+    A name that is not `is_known` has been typed: it opens no profile.
+    """
+
+    name: str
+    rights: frozenset[Right]
+    sees_all: bool = False
+    is_known: bool = True
+
+    @property
+    def reader(self) -> str | None:
+        """The name among the readers of profiles, empty for an unknown person; `None`: all."""
+        return None if self.sees_all else self.name * self.is_known
+
+
+def known(
+    name: str, roles: Mapping[str, Role], rights: Collection[str] = tuple(Right)
+) -> Person | None:
+    """Return a person whom a proxy or a token names; `None` if the roles do not allow any access.
+
+    Without roles, all may act within the `rights`, and closed profiles stay closed.
+    """
+    role = roles.get(name, roles.get("*")) if roles else None
+    if roles and role is None:
+        return None
+    allowed = frozenset(Right) if role is None else role.rights
+    return Person(
+        name,
+        allowed & {Right(scope) for scope in rights},
+        sees_all=roles.get(name) is Role.OPERATOR,
+    )
+
+
+def unknown(name: str, roles: Mapping[str, Role]) -> Person | None:
+    """Return a person who knows the shared password and has typed a name; `None` as above."""
+    others = known("*", roles)
+    return others and Person(name, others.rights, is_known=False)

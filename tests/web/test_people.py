@@ -1,0 +1,397 @@
+"""Tests of people: roles, profiles that are closed to some, and the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+from psycopg.errors import RaiseException
+from pydantic import SecretStr
+
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.people import Right, Role
+from chordwise.pipeline.runs import tool_access
+from chordwise.settings import Profile, Settings
+from chordwise.storage import api_tokens, closed_profiles
+from chordwise.web.access_control import hash_password
+from chordwise.web.server import Served
+from tests.fakes.commands import point_to, run
+from tests.fakes.pipeline import Pipeline, a_document, a_pipeline, a_run, with_settings
+from tests.web.conftest import serving
+from tests.web.test_access import csrf_in, same_origin
+from tests.web.test_tables import ITEMS, a_contract, reading
+
+PASSPHRASE = "correct horse battery"  # noqa: S105 - of this test
+SECRET = "Liechtenstein"  # noqa: S105 - the law of a contract
+HEADER = "X-User"
+ROLES = {
+    "ada": Role.OPERATOR,
+    "ben": Role.REVIEWER,
+    "eve": Role.READER,
+    "hugo": Role.READER,
+    "program": Role.OPERATOR,
+}
+
+
+def closing(settings: Settings) -> Settings:
+    """Return settings with a proxy, a password, roles, and a profile that is closed to `eve`."""
+    profiles = {"open": Profile(), "closed": Profile(readers=("hugo", "ben"))}
+    return with_settings(
+        settings.model_copy(update={"profiles": profiles}),
+        "web",
+        password_hash=SecretStr(hash_password(PASSPHRASE)),
+        trusted_user_header=HEADER,
+        trusted_proxies=(IPv4Network("127.0.0.1"),),
+        roles=ROLES,
+    )
+
+
+@pytest.fixture
+def pipeline(settings: Settings) -> Pipeline:
+    """Return a pipeline with an answer of each profile."""
+    pipeline = a_pipeline(closing(settings), reading, repeat_last=True)
+    options = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(instructions=ITEMS))
+    for number, name in enumerate(("open", "closed")):
+        text = a_contract(number)
+        if name == "closed":
+            law = text.partition("governing law: ")[2].partition("\n")[0]
+            text = text.replace(law, SECRET)
+        pipeline.analyze(
+            a_document(text, f"/files/{name}-{SECRET if name == 'closed' else ''}.txt"),
+            options=replace(options, save_as=f"{name}_deals", profile=name, name=f"run of {name}"),
+        )
+    return pipeline
+
+
+@pytest.fixture
+def served(pipeline: Pipeline) -> Iterator[Served]:
+    with serving(pipeline.context.settings) as server:
+        yield server
+
+
+@contextmanager
+def client_of(served: Served, headers: Mapping[str, str]) -> Iterator[httpx.Client]:
+    base = served.link.partition("/?")[0]
+    with httpx.Client(base_url=base, headers=headers, follow_redirects=True, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+def visiting_as(served: Served) -> Iterator[Callable[[str], httpx.Client]]:
+    """Return clients of users whom the proxy names."""
+    clients: list[httpx.Client] = []
+
+    def client(name: str) -> httpx.Client:
+        base = served.link.partition("/?")[0]
+        clients.append(httpx.Client(base_url=base, headers={HEADER: name}, timeout=60))
+        return clients[-1]
+
+    yield client
+    for opened in clients:
+        opened.close()
+
+
+_IDS = """
+SELECT run.name, j.id, j.document_id, run.id, r.id
+FROM jobs AS j INNER JOIN runs AS run ON run.id = j.run_id
+INNER JOIN results AS r ON r.job_id = j.id
+"""
+
+
+def ids(pipeline: Pipeline, name: str) -> dict[str, str]:
+    (row,) = (row for row in pipeline.rows(_IDS) if row[0] == f"run of {name}")
+    return dict(zip(("job", "document", "run", "result"), map(str, row[1:]), strict=True))
+
+
+def pages(known: Mapping[str, str]) -> list[str]:
+    """Return the addresses of pages and parts that show a profile's answers or names."""
+    return [
+        "/runs",
+        f"/runs/{known['run']}",
+        f"/runs/{known['run']}/progress",
+        "/tables",
+        "/tables/closed_deals",
+        "/tables/closed_deals/rows",
+        "/tables/closed_deals/totals",
+        "/tables/closed_deals/columns/governing_law",
+        f"/tables/closed_deals/cell?document={known['document']}&column=governing_law",
+        "/tables/closed_deals/workbook",
+        "/results",
+        f"/results?words={SECRET.lower()}",
+        "/results/export.csv",
+        f"/documents/{known['document']}",
+        f"/documents/{known['document']}?view=text",
+        f"/jobs/{known['job']}/steps",
+        f"/jobs/{known['job']}/parts/1",
+        "/review",
+        f"/review?job={known['job']}&path=/data/0",
+        "/inbox",
+        "/insight",
+        "/insight/report",
+        "/schedules",
+    ]
+
+
+STATEMENTS = [
+    "SELECT text FROM documents",
+    "SELECT * FROM facts",
+    "SELECT * FROM fact_quotes",
+    "SELECT output::text FROM results",
+    "SELECT source FROM intakes",
+    "SELECT * FROM document_results",
+    "SELECT * FROM answers.closed_deals",
+    "SELECT * FROM answers.closed_deals_evidence",
+    "SELECT answer::text FROM chunks",
+    "SELECT * FROM model_calls",
+    "SELECT name, options::text FROM runs",
+    "SELECT * FROM run_accounts",
+    "SELECT * FROM answer_tables",
+    "SELECT most_common_vals::text FROM pg_stats WHERE tablename IN ('facts', 'intakes')",
+    # An expression that fails on a hidden row must not be evaluated on it.
+    "SELECT count(*) FROM facts WHERE final_value::uuid IS NULL",
+    "SELECT 1 / (SELECT count(*) FROM documents WHERE text LIKE '%Liechtenstein%')",
+    "SELECT count(*) FROM answers.closed_deals WHERE governing_law::uuid IS NULL",
+    "SELECT set_config('chordwise.key', key, false) FROM reader_keys",
+    "SELECT * FROM reader_keys, closed_profiles",
+]
+
+
+def test_a_closed_profile_is_on_no_page_of_others(
+    pipeline: Pipeline, visiting_as: Callable[[str], httpx.Client]
+) -> None:
+    known = ids(pipeline, "closed")
+
+    shown = {
+        name: [path for path in pages(known) if shows(visiting_as(name).get(path))]
+        for name in ("eve", "hugo", "ben", "ada")
+    }
+
+    assert shown["eve"] == []
+    assert len(shown["hugo"]) > 12
+    assert shown["hugo"] == shown["ben"] == shown["ada"]
+    assert "run of open" in visiting_as("eve").get("/runs").text
+    assert visiting_as("mallory").get("/runs").status_code == 403
+
+
+def shows(answer: httpx.Response) -> bool:
+    content = answer.content
+    if content.startswith(b"PK"):  # a workbook
+        return answer.status_code == 200 and len(content) > 0
+    return SECRET.encode() in content or b"run of closed" in content
+
+
+def test_a_closed_profile_is_in_no_answer_to_sql(
+    pipeline: Pipeline, visiting_as: Callable[[str], httpx.Client]
+) -> None:
+    """By the page, and by a login that another program uses."""
+    eve, ada = visiting_as("eve"), visiting_as("ada")
+    csrf = {client: csrf_in(client.get("/sql").text) for client in (eve, ada)}
+    for statement in STATEMENTS:
+        sent = eve.post(
+            "/sql/csv", data={"csrf": csrf[eve], "sql": statement}, headers=same_origin(eve)
+        )
+        without_query = sent.text.replace("%Liechtenstein%", "")
+        assert SECRET not in without_query, statement
+        assert "run of closed" not in without_query, statement
+    everything = ada.post(
+        "/sql/csv", data={"csrf": csrf[ada], "sql": STATEMENTS[0]}, headers=same_origin(ada)
+    )
+    assert SECRET in everything.text
+
+    url = pipeline.context.settings.require_database_url()
+    seen = {reader: counted(url, reader) for reader in ("", "hugo", "eve")}
+    assert seen == {"": (2, 2), "hugo": (2, 2), "eve": (1, 1)}
+
+
+ATTACKS = (
+    "SET row_security = off",
+    "SET ROLE chordwise_reader",
+    "SET SESSION AUTHORIZATION DEFAULT",
+    "SET chordwise.key = 'guessed'",
+    "CREATE TEMPORARY TABLE closed_profiles (profile text, readers text[])",
+    "ALTER TABLE documents DISABLE ROW LEVEL SECURITY",
+    "ALTER VIEW document_results RESET (security_invoker)",
+)
+
+
+def counted(url: SecretStr, reader: str) -> tuple[int, int]:
+    """Return how many documents a login of a reader sees, and the most that it sees by a trick."""
+    with psycopg.connect(url.get_secret_value()) as owner:
+        row = owner.execute("SELECT key FROM reader_keys WHERE name = %s", (reader,)).fetchone()
+    login = tool_access.create_login(url, str(row[0]) if row else "")
+    address = make_conninfo(url.get_secret_value(), user=login.role, password=login.password)
+    try:
+        seen = []
+        for attack in ("SELECT 1", *ATTACKS):
+            with psycopg.connect(address, autocommit=True) as session:
+                with suppress(psycopg.Error):
+                    session.execute(attack.encode())
+                with suppress(psycopg.Error):
+                    seen.append(len(session.execute("SELECT text FROM documents").fetchall()))
+        return seen[0], max(seen)
+    finally:
+        tool_access.remove_login(url, login)
+
+
+def test_a_closed_profile_is_in_no_answer_of_the_api(pipeline: Pipeline, served: Served) -> None:
+    known, headers = ids(pipeline, "closed"), {}
+    with pipeline.context.database.write() as session:
+        for name in ("eve", "hugo"):
+            token = api_tokens.create(session, name, list(Right))
+            headers[name] = {"Authorization": f"Bearer {token}"}
+    gets = [
+        "/runs",
+        f"/runs/{known['run']}",
+        "/tables/closed_deals/rows",
+        f"/jobs/{known['job']}/quotes",
+        f"/documents/{known['document']}/text",
+    ]
+    shown: dict[str, list[str]] = {}
+    for name, header in headers.items():
+        with client_of(served, header) as client:
+            shown[name] = [path for path in gets if shows(client.get(f"/api/v1{path}"))]
+            question = {"question": "count closed_deals by governing_law", "table": "closed_deals"}
+            asked = client.post("/api/v1/ask", json=question)
+            assert shows(asked) == (name == "hugo"), asked.text
+            listed = [table["name"] for table in client.get("/api/v1/tables").json()["items"]]
+            assert ("closed_deals" in listed) == (name == "hugo")
+            assert client.post(f"/api/v1/runs/{known['run']}/cancel").status_code == 403
+
+    assert shown["eve"] == []
+    assert len(shown["hugo"]) == len(gets)
+
+
+def test_roles_limit_what_users_change(
+    pipeline: Pipeline, visiting_as: Callable[[str], httpx.Client]
+) -> None:
+    """A reader decides nothing, a reviewer starts nothing, and not about what is closed to them."""
+    of_open, of_closed = ids(pipeline, "open"), ids(pipeline, "closed")
+    outcomes = {}
+    for name in ("eve", "ben", "ada"):
+        client = visiting_as(name)
+        page = client.get("/runs")
+        csrf = csrf_in(page.text)
+        assert ('action="/runs"' in page.text) == (name == "ada")
+        for kind, (path, values) in {
+            "decide": ("/review/decisions", {"job": of_open["job"], "result": of_open["result"]}),
+            "closed": (
+                "/review/decisions",
+                {"job": of_closed["job"], "result": of_closed["result"]},
+            ),
+            "cancel": (f"/runs/{of_open['run']}/cancel", {}),
+            "sql": ("/sql", {"sql": "SELECT 1"}),
+        }.items():
+            sent = {"csrf": csrf, "verdict": "approved", **values}
+            answer = client.post(path, data=sent, headers=same_origin(client))
+            outcomes[name, kind] = answer.status_code
+
+    assert {key: code for key, code in outcomes.items() if code == 403} == {
+        ("eve", "decide"): 403,
+        ("eve", "closed"): 403,
+        ("eve", "cancel"): 403,
+        ("ben", "cancel"): 403,
+    }
+    authors = pipeline.rows("SELECT DISTINCT author FROM feedback ORDER BY author")
+    assert authors == [("ada",), ("ben",)]
+
+
+def test_a_decision_about_a_closed_profile_is_refused(settings: Settings) -> None:
+    """Also for a reviewer, by the page and by the API."""
+    profiles = {"closed": Profile(readers=()), "open": Profile()}
+    changed = closing(settings).model_copy(update={"profiles": profiles})
+    pipeline = a_pipeline(changed, reading, repeat_last=True)
+    options = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(instructions=ITEMS))
+    pipeline.analyze(
+        a_document(a_contract(1), "/files/closed.txt"),
+        options=replace(options, profile="closed", name="run of closed"),
+    )
+    known = ids(pipeline, "closed")
+    with pipeline.context.database.write() as session:
+        token = api_tokens.create(session, "ben", list(Right))
+    with serving(changed) as served, client_of(served, {HEADER: "ben"}) as client:
+        sent = {"csrf": csrf_in(client.get("/runs").text), "verdict": "approved"}
+        sent |= {"job": known["job"], "result": known["result"]}
+        of_page = client.post("/review/decisions", data=sent, headers=same_origin(client))
+        decision = {"job_id": known["job"], "result_id": known["result"], "verdict": "approved"}
+        header = {"Authorization": f"Bearer {token}"}
+        of_api = client.post("/api/v1/decisions", json=decision, headers=header)
+
+    assert (of_page.status_code, of_api.status_code) == (400, 404)
+    assert pipeline.value("SELECT count(*) FROM feedback") == 0
+
+
+def test_a_token_signs_in_by_name_and_a_typed_name_opens_nothing(pipeline: Pipeline) -> None:
+    known = ids(pipeline, "closed")
+    with pipeline.context.database.write() as session:
+        token = api_tokens.create(session, "hugo", [Right.READ])
+        others = {**pipeline.context.settings.web.roles, "*": Role.READER}
+    settings = with_settings(pipeline.context.settings, "web", roles=others)
+    with serving(settings) as again:
+        seen = {
+            word: signed_in(again, "hugo", word, f"/documents/{known['document']}")
+            for word in (token, PASSPHRASE, "wrong")
+        }
+    assert list(seen.values()) == [200, 404, 403]
+    log = pipeline.rows("SELECT actor, action FROM audit_log ORDER BY occurred_at")
+    assert log == [("hugo", "signed in"), ("hugo", "signed in"), ("hugo", "was refused")]
+
+
+def signed_in(served: Served, name: str, password: str, path: str) -> int:
+    """Sign in; return the status of a page, or of the sign-in if it is refused."""
+    with client_of(served, {}) as client:
+        csrf = csrf_in(client.get("/login").text)
+        form = {"csrf": csrf, "name": name, "password": password}
+        answer = client.post("/login", data=form, headers=same_origin(client))
+        return client.get(path).status_code if answer.is_success else answer.status_code
+
+
+def test_the_audit_log_has_exports_decisions_and_tokens(
+    pipeline: Pipeline,
+    visiting_as: Callable[[str], httpx.Client],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Its rows cannot be changed, not even by the owner of the database."""
+    point_to(pipeline.context.settings, monkeypatch)
+    assert visiting_as("hugo").get("/tables/closed_deals/workbook").status_code == 200
+    assert visiting_as("hugo").get("/results/export.csv").status_code == 200
+    for line in (
+        ["export", "facts", "--output", str(tmp_path / "facts.csv")],
+        ["tokens", "create", "nightly"],
+        ["tokens", "revoke", "nightly"],
+        ["forget", "closed-Liechtenstein.txt", "--yes"],
+    ):
+        assert run(line) == 0, line
+
+    url = pipeline.context.settings.require_database_url()
+    actions = pipeline.rows("SELECT action, subject FROM audit_log ORDER BY occurred_at")
+    assert [action for action, _ in actions] == [
+        *("exported", "exported", "exported", "created token", "revoked token", "erased")
+    ]
+    assert str(actions[0][1]) == "answers.closed_deals"
+    for statement in ("DELETE FROM audit_events", "UPDATE audit_events SET actor = ''"):
+        with psycopg.connect(url.get_secret_value()) as owner, pytest.raises(RaiseException):
+            owner.execute(statement.encode())
+    assert len(str(actions[-1][1]).split()) == 2  # the ids of the document and of its text
+
+
+def test_a_profile_without_readers_is_opened_again(pipeline: Pipeline) -> None:
+    """A profile that these settings do not name stays closed."""
+    readers = {"closed": None}
+    database = pipeline.context.database
+    with database.write() as session:
+        closed_profiles.close_profiles(session, {"other": ()})
+    assert pipeline.rows("SELECT profile FROM closed_profiles ORDER BY profile") == [
+        ("closed",),
+        ("other",),
+    ]
+    with database.write() as session:
+        closed_profiles.close_profiles(session, readers)
+    assert pipeline.rows("SELECT profile FROM closed_profiles") == [("other",)]
