@@ -91,12 +91,13 @@ class _Trap:
 
 
 class Proxy:
-    """Listens on a free port on loopback; open it with `proxy_to`."""
+    """Listens on a free port of an address; open it with `proxy_to`."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, address: str) -> None:
         self.counts: Counter[str] = Counter()
         self.port = 0
         self._target = target
+        self._address = address
         self._mode = Mode.PASSING
         self._delay_seconds = 0.0
         self._bytes_per_second = 0
@@ -179,7 +180,7 @@ class Proxy:
             link.reset()
 
     async def _listen(self) -> None:
-        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=_PIECE)
+        self._listener = await asyncio.start_server(self._accept, self._address, 0, limit=_PIECE)
         self.port = int(self._listener.sockets[0].getsockname()[1])
 
     async def _shut_down(self) -> None:
@@ -283,9 +284,9 @@ class Proxy:
 
 
 @contextmanager
-def proxy_to(target: Target) -> Iterator[Proxy]:
-    """Run a proxy to a server inside the block."""
-    proxy = Proxy(target)
+def proxy_to(target: Target, address: str = "127.0.0.1") -> Iterator[Proxy]:
+    """Run a proxy to a server inside the block, which listens at an address."""
+    proxy = Proxy(target, address)
     proxy.start()
     try:
         yield proxy
