@@ -57,7 +57,7 @@ def create() -> None:
     op.execute(
         """
         CREATE FUNCTION hidden_profiles() RETURNS text[]
-        LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+        LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = public, pg_temp AS $$
             SELECT coalesce(array_agg(c.profile), '{}') FROM closed_profiles AS c
             WHERE NOT EXISTS (
                 SELECT FROM reader_keys AS k
@@ -70,7 +70,7 @@ def create() -> None:
     op.execute(
         """
         CREATE FUNCTION hidden_tables() RETURNS text[]
-        LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+        LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = public, pg_temp AS $$
             SELECT coalesce(array_agg(DISTINCT saved_as), '{}') FROM runs
             WHERE saved_as IS NOT NULL AND options ->> 'profile' = ANY (hidden_profiles())
         $$

@@ -223,6 +223,7 @@ def submit(
     confirmed: Annotated[bool, Field(description="Accept a cost that needs consent.")] = False,
 ) -> Row:
     """Analyze files in a new run; return its name. Paths must be below web.submit_folders."""
+    READING_AS.set(None)  # a program may repeat a submission whose answers are closed to it
     options = _options(caller, paths, profile, run_name, budget_usd)
     request = _request(caller, [*paths, profile, run_name, budget_usd, confirmed])
     if run := _earlier(caller, request):

@@ -268,6 +268,29 @@ def test_a_closed_profile_is_in_no_answer_of_the_api(pipeline: Pipeline, served:
     assert len(shown["hugo"]) == len(gets)
 
 
+def test_a_program_submits_to_a_profile_whose_answers_it_may_not_read(settings: Settings) -> None:
+    """Without roles; a repeated submission returns the same run."""
+    profiles = {"closed": Profile(readers=("hugo",))}
+    pipeline = a_pipeline(settings.model_copy(update={"profiles": profiles}), reading)
+    with pipeline.context.database.write() as session:
+        token = api_tokens.create(session, "intake", [Right.READ, Right.SUBMIT])
+    headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": "one"}
+    with serving(pipeline.context.settings) as served, client_of(served, headers) as client:
+        sent = [
+            client.post(
+                "/api/v1/runs",
+                data={"profile": "closed"},
+                files={"files": ("letter.txt", b"A letter")},
+            )
+            for _ in range(2)
+        ]
+        run_id = sent[0].json()["id"]
+        seen = client.get(f"/api/v1/runs/{run_id}").status_code
+
+    assert [answer.json()["id"] for answer in sent] == [run_id, run_id]
+    assert seen == 404
+
+
 def test_roles_limit_what_users_change(
     pipeline: Pipeline, visiting_as: Callable[[str], httpx.Client]
 ) -> None:
