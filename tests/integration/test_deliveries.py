@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import time
@@ -266,6 +267,21 @@ def test_a_failed_delivery_is_retried_with_the_same_id(pipeline: Pipeline) -> No
     assert 75 < waits[0].total_seconds() < 125 < waits[1].total_seconds() < 245  # type: ignore[attr-defined]  # a timedelta
     assert pipeline.value(STATES) == "file skipped, webhook delivered"
     assert pipeline.value("SELECT max(attempts) FROM deliveries") == 3
+
+
+def test_a_message_that_waits_is_signed_with_the_new_secret(pipeline: Pipeline) -> None:
+    """The secret is replaced after a failed attempt; the receiver accepts both meanwhile."""
+    new = "whsec_" + base64.b64encode(b"the secret that follows the first").decode()
+    a_finished_run(pipeline)
+
+    with receiving(503, 200) as receiver:
+        for secret in (SECRET, new):
+            assert deliver(delivering_to(pipeline, receiver, secret=SecretStr(secret))) == 1
+            pipeline.execute(NOW_DUE)
+
+    assert pipeline.value(STATES) == "file skipped, webhook delivered"
+    for secret, request in zip((SECRET, new), receiver.received, strict=True):
+        assert Verifier(secret).verify(request.body.decode(), dict(request.headers))
 
 
 @pytest.mark.parametrize(("status", "earlier", "received"), [(500, 0, 2), (410, 0, 1), (200, 2, 0)])

@@ -72,6 +72,19 @@ def test_the_token_becomes_a_cookie(served: Served, client: httpx.Client) -> Non
     assert after.status_code == 200
 
 
+def test_sessions_end_with_the_server(settings: Settings) -> None:
+    """Its key is new at each start; users sign in again."""
+    with serving(settings) as served, httpx.Client(follow_redirects=True) as client:
+        client.get(served.link)
+        before = dict(client.cookies)
+    with serving(settings) as served:
+        address = served.link.partition("/?")[0]
+        with httpx.Client(base_url=address, cookies=before) as client:
+            assert client.get("/runs").status_code == 403
+            client.get(served.link)
+            assert client.get("/runs").status_code == 200
+
+
 def test_every_response_has_security_headers(served: Served, client: httpx.Client) -> None:
     """No response may run foreign scripts or be framed by another site.
 
