@@ -33,21 +33,21 @@ class Role(StrEnum):
 class Person:
     """Who uses the pages or the API; without `sees_all`, closed profiles are hidden.
 
-    A name that is not `is_known` has been typed: it opens no profile.
+    A name that is not `is_identified` has been typed: it opens no profile.
     """
 
     name: str
     rights: frozenset[Right]
     sees_all: bool = False
-    is_known: bool = True
+    is_identified: bool = True
 
     @property
     def reader(self) -> str | None:
         """The name among the readers of profiles, empty for an unknown person; `None`: all."""
-        return None if self.sees_all else self.name * self.is_known
+        return None if self.sees_all else self.name * self.is_identified
 
 
-def known(
+def identified_person(
     name: str, roles: Mapping[str, Role], rights: Collection[str] = tuple(Right)
 ) -> Person | None:
     """Return a person whom a proxy or a token names; `None` if the roles do not allow any access.
@@ -65,7 +65,7 @@ def known(
     )
 
 
-def unknown(name: str, roles: Mapping[str, Role]) -> Person | None:
+def unidentified_person(name: str, roles: Mapping[str, Role]) -> Person | None:
     """Return a person who knows the shared password and has typed a name; `None` as above."""
-    others = known("*", roles)
-    return others and Person(name, others.rights, is_known=False)
+    others = identified_person("*", roles)
+    return others and Person(name, others.rights, is_identified=False)

@@ -32,7 +32,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chordwise.domain.people import Person, Right, Role, known
+from chordwise.domain.people import Person, Right, Role, identified_person
 from chordwise.errors import ChordwiseError, ConfigurationError, InternalError
 from chordwise.settings import WebSettings
 from chordwise.storage.reader_keys import READING_AS
@@ -311,7 +311,7 @@ class Access:
             # A second name may be one that the client sent to the proxy.
             is_trusted = any(sender in network for network in self._rules.proxies)
             if len(names) == 1 and names[0] and is_trusted:
-                return known(names[0], self._rules.roles), names[0]
+                return identified_person(names[0], self._rules.roles), names[0]
         return sessions_of(request).person(request), ""
 
 

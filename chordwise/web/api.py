@@ -23,7 +23,7 @@ from starlette.routing import BaseRoute, Route
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, as_json, as_object
-from chordwise.domain.people import Person, known
+from chordwise.domain.people import Person, identified_person
 from chordwise.errors import (
     ChordwiseError,
     InternalError,
@@ -124,7 +124,7 @@ def _person(request: Request) -> Person:
     if kind.lower() != "bearer" or token is None:
         what = "Send a token: Authorization: Bearer … (`chordwise tokens create`)."
         raise HTTPException(401, what, {"WWW-Authenticate": "Bearer"})
-    person = known(token.name, rules_of(request).roles, token.scopes.split())
+    person = identified_person(token.name, rules_of(request).roles, token.scopes.split())
     if person is None:
         raise HTTPException(403, f"{token.name} has no role: see web.roles.")
     return person

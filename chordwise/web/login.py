@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from chordwise.domain.number_formats import counted
-from chordwise.domain.people import Person, known, unknown
+from chordwise.domain.people import Person, identified_person, unidentified_person
 from chordwise.storage import api_tokens, audit_events
 from chordwise.web.access_control import rules_of, sessions_of, verify_password
 from chordwise.web.site import redirect, render, site_of, text_in, user_of
@@ -95,9 +95,9 @@ def _person(request: Request, name: str) -> Person | None:
     """Return whom a password or a token admits: a token says who signs in, a password does not."""
     rules, password = rules_of(request), text_in(request, "password")
     if verify_password(password, rules.password_hash):
-        return unknown(name, rules.roles)
+        return unidentified_person(name, rules.roles)
     token = api_tokens.find(site_of(request).database, password)
-    return known(token.name, rules.roles, token.scopes.split()) if token else None
+    return identified_person(token.name, rules.roles, token.scopes.split()) if token else None
 
 
 def _sign_out(request: Request) -> Response:

@@ -26,7 +26,7 @@ from mcp_types import (
 from pydantic import AnyHttpUrl, ValidationError
 
 from chordwise.domain.json_values import encoded
-from chordwise.domain.people import Right, known
+from chordwise.domain.people import Right, identified_person
 from chordwise.errors import ChordwiseError, UsageError
 from chordwise.settings.sections import problems
 from chordwise.storage import api_tokens
@@ -77,7 +77,7 @@ class ToolServer:
         """Return what a token allows; `None` if it is not valid."""
         stored = await anyio.to_thread.run_sync(api_tokens.find, self._site.database, token)
         roles = self._site.settings.web.roles
-        person = known(stored.name, roles, stored.scopes.split()) if stored else None
+        person = identified_person(stored.name, roles, stored.scopes.split()) if stored else None
         if person is None:
             return None
         await anyio.to_thread.run_sync(self._site.close_profiles)
@@ -102,7 +102,9 @@ class ToolServer:
     ) -> CallToolResult:
         token = get_access_token()
         caller = Caller(site=self._site, name=token.client_id if token else getpass.getuser())
-        person = token and known(token.client_id, self._site.settings.web.roles, token.scopes)
+        person = token and identified_person(
+            token.client_id, self._site.settings.web.roles, token.scopes
+        )
         READING_AS.set(person.reader if person else None)
         try:
             operation = self._tools().get(params.name)
