@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -101,8 +102,8 @@ password_hash = "{hash_password("secret")}"
                 (documents / f"Quark-{number}.txt").write_text(text, "utf-8")
             ports = (worker, scheduler, web, reader)
             addresses = [f"http://127.0.0.1:{port}/metrics" for port in ports]
-            for address in addresses:
-                wait_until(partial(answers, address), 60, address)
+            for port in ports:
+                wait_until(partial(listens, port), 60, f"port {port} is open")
             stage.submit(str(documents))
             stage.wait_for("SELECT status = 'finished' FROM runs")
             yield Scraped(
@@ -114,11 +115,10 @@ password_hash = "{hash_password("secret")}"
             )
 
 
-def answers(address: str) -> bool:
-    try:
-        return httpx.get(address, headers=HEADERS).status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False
+def listens(port: int) -> bool:
+    """Return whether a process listens; it reads no figures yet, which it would keep."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_the_worker_counts_what_the_ledger_has(scraped: Scraped) -> None:
@@ -138,7 +138,9 @@ def test_the_worker_counts_what_the_ledger_has(scraped: Scraped) -> None:
     assert scraped.value(scraped.worker, "chordwise_call_seconds_count", **peer) == calls
     assert scraped.value(scraped.worker, "chordwise_call_seconds_sum", **peer) > 0.2 * DOCUMENTS
     files = scraped.stage.folder.glob("home/run/metrics-worker/counter_*.db")
-    assert {file.name for file in files} == {"counter_worker.db", "counter_worker-2.db"}
+    names = {file.name for file in files}
+    assert names  # one of them may have made all calls
+    assert names <= {"counter_worker.db", "counter_worker-2.db"}
 
 
 @pytest.mark.parametrize("process", ["scheduler", "web"])
