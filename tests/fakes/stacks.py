@@ -44,6 +44,8 @@ address = os.environ["CHORDWISE_DATABASE_URL"]
 with psycopg.connect(address) as connection:
     connection.execute("CREATE TABLE IF NOT EXISTS jobs (status text)")
     connection.execute("CREATE TABLE IF NOT EXISTS deliveries (status text)")
+    connection.execute("CREATE TABLE IF NOT EXISTS schedules (enabled boolean)")
+    connection.execute("CREATE TABLE IF NOT EXISTS schedule_runs (status text)")
 """
 
 

@@ -39,6 +39,8 @@ from tests.fakes.stacks import (
     settings_for,
 )
 
+IDLE = "the stack has been idle"
+
 
 @pytest.mark.nightly
 def test_the_level_of_a_stack_is_never_lowered(home: Path) -> None:
@@ -404,7 +406,8 @@ def test_a_watched_inbox_keeps_an_idle_stack_running(home: Path) -> None:
     inbox, file = InboxSettings(folders=(home.parent / "inbox",)), home.parent / "chordwise.toml"
     watching = settings_for(home, idle_seconds=0.2, file=file, inbox=inbox)
     stack.ensure(watching, Level.ALL, commands=COMMANDS)
-    was_kept = not processes.wait_until(lambda: stack.find(home) is None, 1.5)
+    log = home_at(home).log("stack")
+    was_kept = not processes.wait_until(lambda: IDLE in log.read_text("utf-8"), 1.5)
     kept = processes_of(running(home))
 
     stack.ensure(settings_for(home, idle_seconds=0.2, file=file), Level.ALL, commands=COMMANDS)
@@ -421,12 +424,12 @@ def test_open_jobs_keep_an_idle_stack_running(home: Path) -> None:
         connection.execute("INSERT INTO jobs VALUES ('running')")
         stack.ensure(settings_for(home, idle_seconds=0.2), Level.ALL, commands=COMMANDS)
         log = home_at(home).log("stack")
-        was_kept = not processes.wait_until(lambda: stack.find(home) is None, 1.5)
+        was_kept = not processes.wait_until(lambda: IDLE in log.read_text("utf-8"), 1.5)
 
         # The stack may stop before PostgreSQL has answered.
         with suppress(psycopg.OperationalError):
             connection.execute("UPDATE jobs SET status = 'succeeded'")
 
-    assert was_kept, log.read_text("utf-8")
+    assert was_kept
     assert becomes(lambda: stack.find(home) is None)
-    assert "the stack has been idle" in log.read_text(encoding="utf-8")
+    assert IDLE in log.read_text(encoding="utf-8")
