@@ -42,6 +42,12 @@ _CONDITIONS = {
     "entity_values": "split_part(column_name, '.', 1) <> ALL ((SELECT hidden_tables())::text[])",
     "entity_decisions": "split_part(column_name, '.', 1) <> ALL ((SELECT hidden_tables())::text[])",
     "audit_events": "false",
+    # A command line names its profile; its outcome may name runs and files.
+    **dict.fromkeys(
+        ("schedules", "schedule_runs"),
+        "NOT EXISTS (SELECT FROM unnest((SELECT hidden_profiles())::text[]) AS p(name)"
+        " WHERE strpos(run, p.name) > 0)",
+    ),
     **dict.fromkeys(
         ("inbox_files", "evaluations", "certifications", "experiments"),
         "coalesce(profile, '') <> ALL ((SELECT hidden_profiles())::text[])",

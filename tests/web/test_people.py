@@ -151,6 +151,8 @@ STATEMENTS = [
     "SELECT answer::text FROM chunks",
     "SELECT * FROM model_calls",
     "SELECT name, options::text FROM runs",
+    "SELECT run, outcome::text FROM schedule_runs",
+    "SELECT run FROM schedules",
     "SELECT * FROM run_accounts",
     "SELECT * FROM answer_tables",
     "SELECT most_common_vals::text FROM pg_stats WHERE tablename IN ('facts', 'intakes')",
@@ -187,10 +189,29 @@ def shows(answer: httpx.Response) -> bool:
     return SECRET.encode() in content or b"run of closed" in content
 
 
+_SCHEDULE = """
+WITH added AS (
+    INSERT INTO schedules (
+        id, name, origin, cron, time_zone, run, folder, catch_up, expires_after_hours
+    )
+    VALUES (gen_random_uuid(), 'nightly', 'file', '0 6 * * *', 'UTC',
+        'refresh closed --note Liechtenstein', '/', 'once', 24)
+    RETURNING id, run
+)
+INSERT INTO schedule_runs (
+    id, schedule_id, schedule, run, due_at, trigger, status, outcome, expires_at
+)
+SELECT gen_random_uuid(), id, 'nightly', run, now(), 'due', 'succeeded',
+    '{"run": "run of closed"}', now()
+FROM added
+"""
+
+
 def test_a_closed_profile_is_in_no_answer_to_sql(
     pipeline: Pipeline, visiting_as: Callable[[str], httpx.Client]
 ) -> None:
     """By the page, and by a login that another program uses."""
+    pipeline.execute(_SCHEDULE)
     eve, ada = visiting_as("eve"), visiting_as("ada")
     csrf = {client: csrf_in(client.get("/sql").text) for client in (eve, ada)}
     for statement in STATEMENTS:
