@@ -9,6 +9,7 @@ from sqlalchemy.orm import Mapped, configure_mappers, mapped_column
 from chordwise.storage import (  # noqa: F401 - each module defines tables
     answer_tables,
     api_tokens,
+    audit_events,
     batch_requests,
     batches,
     budgets,
@@ -16,6 +17,7 @@ from chordwise.storage import (  # noqa: F401 - each module defines tables
     calibrations,
     certifications,
     chunks,
+    closed_profiles,
     deliveries,
     documents,
     entities,
