@@ -27,7 +27,7 @@ INSERT INTO {table} (
     started_at, finished_at, latency_ms, input_tokens, output_tokens, cost_usd, cost_basis,
     finish_reason, valid, quality, cache_hit
 )
-SELECT gen_random_uuid(), 'run ' || n / 100000, gen_random_uuid(), gen_random_uuid(), 'extract',
+SELECT uuidv7(), 'run ' || n / 100000, uuidv7(), uuidv7(), 'extract',
     'peer', 'peer-1', 'extraction@1', true, 1, t, t + interval '1 s', 900, 900, 120, 0.0012,
     'prices', 'stop', true, 1, false
 FROM generate_series({first}, {last} - 1) AS n

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from chordwise.domain import identifiers, json_values, schemas
 from chordwise.domain.items import ColumnKind
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.quantities import currencies_of, parse_single
 from chordwise.errors import UsageError
 
 _MAX_GROUPS = 3
@@ -226,20 +227,33 @@ _AMBIGUOUS = re.compile(r"-?[1-9]\d{0,2}\.\d{3}")  # ten, or ten thousand
 _MAX_EXPONENT = 100  # within the numbers of PostgreSQL
 
 
+def _usual_first(currency: str) -> tuple[bool, str]:
+    return currency != "USD", currency
+
+
 def amount_of(condition: Condition) -> tuple[Decimal, str]:
     """Return the number of a condition, and its currency, if any.
 
     Raises:
-        UsageError: The value is not a number.
+        UsageError: The value is not a number, or its sign is that of several currencies.
     """
-    currency = _CURRENCY.search(condition.value)
+    written = _CURRENCY.search(condition.value)
     figure = _CURRENCY.sub("", condition.value, count=1).strip()
+    sign = next((mark for mark in figure if not mark.isalnum() and currencies_of(mark)), "")
+    figure = figure.replace(sign, "", 1).strip()
+    currencies = sorted({written[0]} if written else currencies_of(sign), key=_usual_first)
+    if len(currencies) > 1:
+        raise UsageError(
+            f"“{sign}” can be {', '.join(currencies[:3])} or another currency.",
+            f"Write its code: {currencies[0]} {figure}.",
+        )
     if _THOUSANDS.fullmatch(figure):
         figure = figure.replace(",", "")
     try:
         number = Decimal(figure)
     except InvalidOperation:
-        number = Decimal("NaN")
+        scaled = parse_single(f"USD {figure}")  # a scale, such as k, belongs to an amount of money
+        number = scaled.number if scaled and scaled.power else Decimal("NaN")
     if _AMBIGUOUS.fullmatch(figure):
         small, large = f"{number.normalize():f}", figure.replace(".", "")
         raise UsageError(
@@ -248,9 +262,9 @@ def amount_of(condition: Condition) -> tuple[Decimal, str]:
     if not number.is_finite() or abs(number.adjusted()) > _MAX_EXPONENT:
         raise UsageError(
             f"“{condition.value}” is not a number to compare {condition.column} with.",
-            "Examples: 10000, 12.5, EUR 10000",
+            "Examples: 10000, 12.5, 10k, EUR 10000",
         )
-    return number, currency[0] if currency else ""
+    return number, next(iter(currencies), "")
 
 
 def days_of(condition: Condition) -> tuple[date, date]:

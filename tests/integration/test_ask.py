@@ -309,11 +309,28 @@ def test_figures_come_with_quotes_and_json() -> None:
         ("count contracts where effective_date is 2024-W05-3", "is not a date"),
         ("count contracts where annual_fee > 10.000", "“10.000” can be 10 or 10000."),
         ("count contracts where annual_fee > 1e999999", "is not a number"),
+        ("count contracts where annual_fee > $10k", "“$” can be USD, AUD, CAD or another"),
+        ("count contracts where annual_fee > €10.000", "“€10.000” can be 10 or 10000."),
     ],
 )
 @pytest.mark.usefixtures("pipeline")
 def test_a_question_outside_of_the_grammar_is_explained(question: str, message: str) -> None:
     assert message in output_of("ask", question, code=ExitCode.USAGE).err
+
+
+@pytest.mark.parametrize(
+    ("value", "amount"),
+    [
+        ("10k", (10_000, "")),
+        ("€10,000", (10_000, "EUR")),
+        ("EUR 1.5m", (1_500_000, "EUR")),
+        ("5 lakh", (500_000, "")),
+        ("-£3", (-3, "GBP")),
+    ],
+)
+def test_amounts_are_understood_with_scales_and_signs(value: str, amount: tuple[int, str]) -> None:
+    condition = plans.Condition(column="annual_fee", operator=plans.Operator.GREATER, value=value)
+    assert plans.amount_of(condition) == amount
 
 
 SCHEMA: JsonObject = {
