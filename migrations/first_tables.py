@@ -116,6 +116,10 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         sa.PrimaryKeyConstraint("name", name="pk_reader_keys"),
         sa.UniqueConstraint("key", name="uq_reader_keys_key"),
     ],
+    "reader_logins": [
+        *_required(_TEXT, "role", "name"),
+        sa.PrimaryKeyConstraint("role", name="pk_reader_logins"),
+    ],
     "audit_events": [
         *_required(_UUID, "id"),
         _clock_time("occurred_at"),

@@ -1,7 +1,9 @@
 """Row-level security: readers see no rows of the profiles that are closed to them.
 
-A session of a reader shows who it belongs to by the setting `chordwise.key`, whose value only its
-person knows. The roles of the processes, which may read the outbox, see everything.
+A session of `chordwise_reader` shows who it belongs to by the setting `chordwise.key`, whose value
+only its person knows; another login belongs to the person in `reader_logins`. The roles of the
+processes, which may read the outbox, see everything. Row-level security keeps queries from some
+indexes, so it is switched on with the first closed profile, and off with the last.
 """
 
 from alembic import op
@@ -16,12 +18,11 @@ _PARENTS = {
     "results": (("job_id", "jobs", "id"),),
     "result_history": (("job_id", "jobs", "id"),),
     "facts": (("job_id", "jobs", "id"),),
-    "model_calls": (("run_id", "runs", "id"), ("job_id", "jobs", "id")),
+    "model_calls": (("job_id", "jobs", "id"),),
     "inbox_files": (("run_id", "runs", "id"),),
     "inbox_intakes": (("intake_id", "intakes", "id"), ("inbox_file_id", "inbox_files", "id")),
     "batch_requests": (("job_id", "jobs", "id"),),
     "budgets": (("run_id", "runs", "id"),),
-    "deliveries": (("run_id", "runs", "id"),),
     "feedback": (("job_id", "jobs", "id"), ("document_id", "documents", "id")),
     "learned_examples": (("document_id", "documents", "id"), ("feedback_ids[1]", "feedback", "id")),
     "evaluations": (("run_id", "runs", "id"),),
@@ -35,19 +36,22 @@ _PARENTS = {
         ("intake_id", "intakes", "id"),
     ),
 }
+_OF_TABLE = (
+    "{name} <> ALL ((SELECT hidden_tables())::text[])"
+    " AND EXISTS (SELECT FROM runs AS p WHERE p.saved_as = {name})"
+)
 _CONDITIONS = {
     "runs": "coalesce(options ->> 'profile', '') <> ALL ((SELECT hidden_profiles())::text[])",
-    "documents": "EXISTS (SELECT FROM intakes AS i WHERE i.document_id = documents.id)",
-    "answer_tables": "name <> ALL ((SELECT hidden_tables())::text[])",
-    "entity_values": "split_part(column_name, '.', 1) <> ALL ((SELECT hidden_tables())::text[])",
-    "entity_decisions": "split_part(column_name, '.', 1) <> ALL ((SELECT hidden_tables())::text[])",
-    "audit_events": "false",
-    # A command line names its profile; its outcome may name runs and files.
-    **dict.fromkeys(
-        ("schedules", "schedule_runs"),
-        "NOT EXISTS (SELECT FROM unnest((SELECT hidden_profiles())::text[]) AS p(name)"
-        " WHERE strpos(run, p.name) > 0)",
-    ),
+    # Its name is that of the first file with its text.
+    "documents": "EXISTS (SELECT FROM intakes AS i"
+    " WHERE i.document_id = documents.id AND i.source = documents.source)",
+    "answer_tables": _OF_TABLE.format(name="name"),
+    "entity_values": _OF_TABLE.format(name="split_part(column_name, '.', 1)"),
+    "entity_decisions": _OF_TABLE.format(name="split_part(column_name, '.', 1)"),
+    # What does not belong to a run that is there may tell of any.
+    "model_calls": "EXISTS (SELECT FROM runs AS p WHERE p.id = model_calls.run_id)",
+    "deliveries": "EXISTS (SELECT FROM runs AS p WHERE p.id = deliveries.run_id)",
+    **dict.fromkeys(("audit_events", "erasures", "schedules", "schedule_runs"), "false"),
     **dict.fromkeys(
         ("inbox_files", "evaluations", "certifications", "experiments"),
         "coalesce(profile, '') <> ALL ((SELECT hidden_profiles())::text[])",
@@ -58,6 +62,29 @@ _SEES_ALL = (
 )
 
 
+# The owner of the function owns the tables; the role of the processes may not.
+_SWITCH = """
+CREATE FUNCTION secure_rows() RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    p record;
+    way text := CASE WHEN EXISTS (SELECT FROM closed_profiles) THEN 'ENABLE' ELSE 'DISABLE' END;
+BEGIN
+    IF NOT has_table_privilege(session_user, 'public.outbox', 'INSERT') THEN
+        RAISE insufficient_privilege;
+    END IF;
+    FOR p IN
+        SELECT c.oid::regclass AS name
+        FROM pg_policy INNER JOIN pg_class AS c ON c.oid = polrelid
+        WHERE polname = 'readers' AND c.relrowsecurity <> (way = 'ENABLE')
+        ORDER BY c.relname
+    LOOP
+        EXECUTE format('ALTER TABLE %s %s ROW LEVEL SECURITY', p.name, way);
+    END LOOP;
+END $$
+"""
+
+
 def create() -> None:
     """Create the functions and the policies; the owner of the tables is not subject to them."""
     op.execute(
@@ -66,9 +93,13 @@ def create() -> None:
         LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = public, pg_temp AS $$
             SELECT coalesce(array_agg(c.profile), '{}') FROM closed_profiles AS c
             WHERE NOT EXISTS (
-                SELECT FROM reader_keys AS k
-                WHERE k.key = current_setting('chordwise.key', true)
-                    AND (k.name = '' OR k.name = ANY (c.readers))
+                SELECT FROM (
+                    SELECT name FROM reader_keys
+                    WHERE key = current_setting('chordwise.key', true)
+                    UNION ALL
+                    SELECT name FROM reader_logins WHERE role = session_user
+                ) AS k
+                WHERE k.name = '' OR k.name = ANY (c.readers)
             )
         $$
         """
@@ -89,14 +120,46 @@ def create() -> None:
             for column, parent, key in _PARENTS.get(table, ())
         ]
         conditions += [_CONDITIONS[table]] if table in _CONDITIONS else []
-        op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
         op.execute(
             f"CREATE POLICY readers ON {table} USING ({_SEES_ALL} OR ({' AND '.join(conditions)}))"
         )
-    _only_add_audit_events()
+    op.execute(_SWITCH)
+    _keep_audit_events()
 
 
-def _only_add_audit_events() -> None:
+# Of each table whose rows are logged: the actor, the action and the subject, without any text.
+_LOGGED = {
+    "feedback": (
+        "coalesce(NEW.author, '')",
+        "CASE WHEN NEW.withdraws IS NULL THEN 'decided' ELSE 'withdrew' END",
+        "concat(NEW.verdict, ' ', NEW.job_id, NEW.path)",
+    ),
+    "entity_decisions": (
+        "coalesce(NEW.author, '')",
+        "CASE WHEN NEW.withdraws IS NULL THEN NEW.action ELSE 'withdrew' END",
+        "concat(NEW.column_name, ' ', NEW.id)",
+    ),
+    "erasures": ("NEW.requested_by", "'erased'", "concat(NEW.document_id, ' ', NEW.sha256)"),
+}
+
+
+def _keep_audit_events() -> None:
+    """Log decisions and erasures, whoever stores them, and refuse to change what is logged."""
+    for table, columns in _LOGGED.items():
+        op.execute(
+            f"""
+            CREATE FUNCTION log_{table}() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                INSERT INTO audit_events (id, actor, action, subject)
+                VALUES (gen_random_uuid(), {", ".join(columns)});
+                RETURN NULL;
+            END $$
+            """  # noqa: S608 - constants
+        )
+        op.execute(
+            f"CREATE TRIGGER logged AFTER INSERT ON {table} "
+            f"FOR EACH ROW EXECUTE FUNCTION log_{table}()"
+        )
     op.execute(
         """
         CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -113,8 +176,11 @@ def drop() -> None:
     """Drop the policies, the trigger and their functions."""
     for table in sorted({*_PARENTS, *_CONDITIONS}):
         op.execute(f"DROP POLICY readers ON {table}")
-        op.execute(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY")
     op.execute("DROP TRIGGER only_added ON audit_events")
+    for table in _LOGGED:
+        op.execute(f"DROP TRIGGER logged ON {table}")
+        op.execute(f"DROP FUNCTION log_{table}()")
     op.execute("DROP FUNCTION refuse_change()")
+    op.execute("DROP FUNCTION secure_rows()")
     op.execute("DROP FUNCTION hidden_tables()")
     op.execute("DROP FUNCTION hidden_profiles()")

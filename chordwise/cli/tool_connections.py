@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import ipaddress
 import signal
 from contextlib import suppress
@@ -17,7 +18,8 @@ from chordwise.embedded import stack
 from chordwise.errors import UsageError
 from chordwise.pipeline.runs import tool_access
 from chordwise.settings import Settings
-from chordwise.storage import closed_profiles, reader_keys
+from chordwise.storage import closed_profiles
+from chordwise.storage.sql_text import quoted_value
 
 _KEEP_ALIVE_SECONDS = 30.0
 _PLACE = "PASSWORD"
@@ -77,9 +79,8 @@ def show(invocation: Invocation, listen: str, reader: str, *, as_json: bool) -> 
     if settings.database_url is None:
         host, port = _address(listen)
         reached = access.reach(invocation, settings)
-        with access.write(reached) as session:
-            key = closed_profiles.key_of(session, reached.readers_of_profiles, reader)
-        asyncio.run(_serve(invocation, reached, host, port, key, as_json=as_json))
+        _prepare(reached, reader)
+        asyncio.run(_serve(invocation, reached, host, port, reader, as_json=as_json))
         return
     if listen:
         raise UsageError(
@@ -93,17 +94,26 @@ def show(invocation: Invocation, listen: str, reader: str, *, as_json: bool) -> 
         url = url.set(username=tool_access.LOGIN, password=_PLACE)
     _show(invocation, url, as_json=as_json)
     if reader:
-        with access.write(settings) as session:
-            key = closed_profiles.key_of(session, settings.readers_of_profiles, reader)
+        _prepare(settings, reader)
+        row = f"({quoted_value(url.username or '')}, {quoted_value(reader)})"
         invocation.screen.info(
-            f"An administrator limits a login to {reader}: "
-            f"ALTER ROLE {url.username} SET {reader_keys.KEY_SETTING} = '{key}';"
+            f"The owner of the database gives a login the rights of {reader}: it adds "
+            f"{row} to reader_logins (role, name)."
         )
     if settings.reader_url is None and not as_json:
         invocation.screen.info(
             "`chordwise migrate --print-roles` prints the SQL that creates this login. Set "
             "CHORDWISE_READER_URL to its address to use it for `chordwise sql` as well."
         )
+
+
+def _prepare(settings: Settings, reader: str) -> None:
+    """Close the profiles of the settings, and check that one has the reader, if one is given."""
+    with access.write(settings) as session:
+        closed_profiles.update(session, settings.readers_of_profiles, getpass.getuser())
+        session.flush()
+        if reader:
+            closed_profiles.require_reader(session, reader)
 
 
 def _address(listen: str) -> tuple[str, int]:
@@ -129,16 +139,16 @@ def _address(listen: str) -> tuple[str, int]:
 
 
 async def _serve(
-    invocation: Invocation, settings: Settings, host: str, port: int, key: str, *, as_json: bool
+    invocation: Invocation, settings: Settings, host: str, port: int, reader: str, *, as_json: bool
 ) -> None:
     """Open the port, show how to use it, and keep it open until Ctrl-C."""
     url = settings.require_database_url()
-    login = await asyncio.to_thread(tool_access.create_login, url, key)
+    login = await asyncio.to_thread(tool_access.create_login, url, reader)
     try:
         async with tool_access.forwarded(host, port, tool_access.socket_of(url)) as opened:
             address = make_url(url.get_secret_value()).set(query={}, host=host, port=opened)
-            reader = address.set(username=login.role, password=login.password)
-            _show(invocation, reader, as_json=as_json)
+            opened_url = address.set(username=login.role, password=login.password)
+            _show(invocation, opened_url, as_json=as_json)
             if not as_json:
                 invocation.screen.info(
                     "The port is open until you press Ctrl-C. The password is valid until then."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -33,13 +33,15 @@ class Role(StrEnum):
 class Person:
     """Who uses the pages or the API; without `sees_all`, closed profiles are hidden.
 
-    A name that is not `is_identified` has been typed: it opens no profile.
+    A name that is not `is_identified` has been typed: it opens no profile. `token` is the one with
+    which the person has signed in to the pages, if any.
     """
 
     name: str
     rights: frozenset[Right]
     sees_all: bool = False
     is_identified: bool = True
+    token: str = field(default="", repr=False)
 
     @property
     def reader(self) -> str | None:
@@ -61,7 +63,7 @@ def identified_person(
     return Person(
         name,
         allowed & {Right(scope) for scope in rights},
-        sees_all=roles.get(name) is Role.OPERATOR,
+        sees_all=name != "*" and roles.get(name) is Role.OPERATOR,
     )
 
 

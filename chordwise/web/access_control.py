@@ -16,7 +16,7 @@ import re
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from inspect import iscoroutinefunction
 from typing import Final, TypeAlias, cast
@@ -24,6 +24,7 @@ from urllib.parse import urlencode, urlsplit
 
 import structlog
 from pydantic import IPvAnyNetwork, SecretStr
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -33,14 +34,22 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chordwise.domain.people import Person, Right, Role, identified_person
-from chordwise.errors import ChordwiseError, ConfigurationError, InternalError
+from chordwise.errors import (
+    ChordwiseError,
+    ConfigurationError,
+    InternalError,
+    ServiceUnavailableError,
+)
 from chordwise.settings import WebSettings
+from chordwise.storage import api_tokens
 from chordwise.storage.reader_keys import READING_AS
 from chordwise.web.site import (
     CSRF_FIELD,
+    Site,
     csrf_of,
     error_page,
     is_call,
+    log_sign_in,
     may,
     problem,
     redirect,
@@ -300,7 +309,9 @@ class Access:
         rest = [
             (name, value) for name, value in request.query_params.multi_items() if name != TOKEN
         ]
-        return RedirectResponse(f"{request.scope['path']}?{urlencode(rest)}".rstrip("?"), 303)
+        address = f"{request.scope['path']}?{urlencode(rest)}".rstrip("?")
+        recorded = BackgroundTask(_log_link, request, local.name)
+        return RedirectResponse(address, 303, background=recorded)
 
     def _person(self, request: Request) -> tuple[Person | None, str]:
         """Return who sends a request, and the name which a trusted proxy states."""
@@ -313,6 +324,11 @@ class Access:
             if len(names) == 1 and names[0] and is_trusted:
                 return identified_person(names[0], self._rules.roles), names[0]
         return sessions_of(request).person(request), ""
+
+
+def _log_link(request: Request, name: str) -> None:
+    with suppress(ServiceUnavailableError):  # then there is nothing to read either
+        log_sign_in(request, name, "the link")
 
 
 _LINK = "Open the link that `chordwise web` has printed; `chordwise web --link` prints it again."
@@ -376,11 +392,25 @@ def _next(request: Request) -> str:
 def act_as(request: Request, person: Person) -> None:
     """Let a request read and do what a person may."""
     request.state.user, request.state.rights = person.name, person.rights
+    request.state.token = person.token
     READING_AS.set(person.reader)
 
 
-async def close_profiles(request: Request) -> None:
-    """Close the profiles of the settings before the first request of a person with limits."""
+def _is_valid(site: Site, token: str) -> bool:
+    READING_AS.set(None)  # in this thread
+    return api_tokens.find(site.database, token) is not None
+
+
+async def admit(request: Request) -> None:
+    """Check that a token which opened the session is not revoked; close profiles on first use.
+
+    Raises:
+        HTTPException: The token is revoked; the session ends.
+    """
+    token = getattr(request.state, "token", "")
+    if token and not await run_in_threadpool(_is_valid, site_of(request), token):
+        sessions_of(request).end(request)
+        raise HTTPException(403, "The token with which you signed in is revoked.")
     if READING_AS.get() is not None:
         await run_in_threadpool(site_of(request).close_profiles)
 
@@ -395,7 +425,7 @@ def guarded(route: Route, max_upload_bytes: int, changes: Right | None = None) -
 
     async def respond(request: Request) -> Response:
         with reporting_defects(request):
-            await close_profiles(request)
+            await admit(request)
             return await answer(request)
 
     async def answer(request: Request) -> Response:

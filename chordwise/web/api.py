@@ -37,8 +37,8 @@ from chordwise.web.access_control import (
     MAX_FIELDS,
     MAX_FILES,
     act_as,
+    admit,
     bounded,
-    close_profiles,
     reporting_defects,
     rules_of,
 )
@@ -104,7 +104,7 @@ def _route(path: str, by_method: Mapping[str, Operation], max_upload_bytes: int)
             if operation.scope not in person.rights:
                 raise HTTPException(403, f"The token needs the scope {operation.scope}.")
             act_as(request, person)
-            await close_profiles(request)
+            await admit(request)
             received = Request(request.scope, bounded(request, max_upload_bytes))
             try:
                 values, files = await _entered(operation, received)

@@ -15,7 +15,9 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from chordwise.domain.people import Right
 from chordwise.errors import ChordwiseError, ServiceUnavailableError, UsageError
+from chordwise.storage.reader_keys import READING_AS
 from chordwise.web import api, login
 from chordwise.web.access_control import (
     SAFE_METHODS,
@@ -25,7 +27,16 @@ from chordwise.web.access_control import (
     Sessions,
     guarded,
 )
-from chordwise.web.site import FOLDER, PAGES, Site, error_page, is_call, site_of
+from chordwise.web.site import (
+    FOLDER,
+    PAGES,
+    Site,
+    error_page,
+    is_call,
+    may,
+    site_of,
+    user_of,
+)
 
 _MEBIBYTE = 1024 * 1024
 
@@ -67,6 +78,10 @@ def _routes(max_upload_bytes: int) -> Sequence[BaseRoute]:
 
 
 def _metrics(request: Request) -> Response:
+    """Return the figures of all, which are kept for a moment: not to people with fewer rights."""
+    if user_of(request) and not may(request, Right.SUBMIT):
+        raise HTTPException(403, "Your role does not allow this: it lacks “submit”.")
+    READING_AS.set(None)
     import prometheus_client  # noqa: PLC0415 - few pages are scraped
 
     written = prometheus_client.generate_latest(site_of(request).metrics())

@@ -6,6 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from threading import Lock
 
 from starlette.requests import Request
@@ -14,9 +15,9 @@ from starlette.routing import Route
 
 from chordwise.domain.number_formats import counted
 from chordwise.domain.people import Person, identified_person, unidentified_person
-from chordwise.storage import api_tokens, audit_events
+from chordwise.storage import api_tokens
 from chordwise.web.access_control import rules_of, sessions_of, verify_password
-from chordwise.web.site import redirect, render, site_of, text_in, user_of
+from chordwise.web.site import log_sign_in, redirect, render, site_of, text_in, user_of
 
 _LONGEST_NAME = 80
 
@@ -82,11 +83,11 @@ def _sign_in(request: Request) -> Response:
         message = f"Too many wrong passwords. Try again in {counted(seconds, 'second')}."
         return _form(request, message, to, 429, {"Retry-After": str(seconds)})
     person = _person(request, name or "unnamed")
-    with site_of(request).database.write() as session:
-        audit_events.record(session, name, "signed in" if person else "was refused", key[1])
     if person is None:
+        log_sign_in(request, name, key[1], "was refused")
         return _form(request, "This password is wrong.", to, 403)
     attempts.succeed(*key)
+    log_sign_in(request, person.name, f"{key[1]}, {'token' if person.token else 'password'}")
     sessions_of(request).open(request, person)
     return redirect(request, to if _is_page(to) else "/")
 
@@ -97,7 +98,8 @@ def _person(request: Request, name: str) -> Person | None:
     if verify_password(password, rules.password_hash):
         return unidentified_person(name, rules.roles)
     token = api_tokens.find(site_of(request).database, password)
-    return identified_person(token.name, rules.roles, token.scopes.split()) if token else None
+    person = identified_person(token.name, rules.roles, token.scopes.split()) if token else None
+    return person and replace(person, token=password)
 
 
 def _sign_out(request: Request) -> Response:

@@ -107,7 +107,8 @@ class Site:
         with self._lock:
             if not self._has_closed_profiles:
                 with self.database.write() as session:
-                    closed_profiles.close_profiles(session, self.settings.readers_of_profiles)
+                    readers = self.settings.readers_of_profiles
+                    closed_profiles.update(session, readers, "the pages")
                 self._has_closed_profiles = True
 
     def reading_context(self) -> ReadingContext:
@@ -198,6 +199,12 @@ def user_of(request: Request) -> str:
 def may(request: Request, right: Right) -> bool:
     """Return whether the signed-in user has a right."""
     return right in getattr(request.state, "rights", ())
+
+
+def log_sign_in(request: Request, name: str, how: str, action: str = "signed in") -> None:
+    """Add an attempt to sign in to the audit log."""
+    with site_of(request).database.write() as session:
+        audit_events.record(session, name, action, how)
 
 
 def log_export(request: Request, subject: str) -> None:

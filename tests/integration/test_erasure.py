@@ -102,6 +102,7 @@ KEPT = {
         "api_tokens",
         "closed_profiles",
         "reader_keys",
+        "reader_logins",
         "schema_versions",
         "alembic_version",
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import timedelta
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.people import Right, Role
 from chordwise.pipeline.runs import tool_access
 from chordwise.settings import Profile, Settings
-from chordwise.storage import api_tokens, closed_profiles
+from chordwise.storage import api_tokens, closed_profiles, pruning
 from chordwise.web.access_control import hash_password
 from chordwise.web.server import Served
 from tests.fakes.commands import point_to, run
@@ -129,7 +130,7 @@ def pages(known: Mapping[str, str]) -> list[str]:
         f"/documents/{known['document']}",
         f"/documents/{known['document']}?view=text",
         f"/jobs/{known['job']}/steps",
-        f"/jobs/{known['job']}/parts/1",
+        f"/jobs/{known['job']}/parts/0",
         "/review",
         f"/review?job={known['job']}&path=/data/0",
         "/inbox",
@@ -156,6 +157,10 @@ STATEMENTS = [
     "SELECT * FROM run_accounts",
     "SELECT * FROM answer_tables",
     "SELECT most_common_vals::text FROM pg_stats WHERE tablename IN ('facts', 'intakes')",
+    "SELECT source FROM documents",
+    "SELECT run FROM model_calls",
+    "SELECT content::text FROM deliveries",
+    "EXPLAIN ANALYZE SELECT FROM facts WHERE final_value >= 'Liechtensteim'",
     # An expression that fails on a hidden row must not be evaluated on it.
     "SELECT count(*) FROM facts WHERE final_value::uuid IS NULL",
     "SELECT 1 / (SELECT count(*) FROM documents WHERE text LIKE '%Liechtenstein%')",
@@ -236,6 +241,7 @@ ATTACKS = (
     "SET ROLE chordwise_reader",
     "SET SESSION AUTHORIZATION DEFAULT",
     "SET chordwise.key = 'guessed'",
+    "SET chordwise.key = ''",
     "CREATE TEMPORARY TABLE closed_profiles (profile text, readers text[])",
     "ALTER TABLE documents DISABLE ROW LEVEL SECURITY",
     "ALTER VIEW document_results RESET (security_invoker)",
@@ -244,9 +250,8 @@ ATTACKS = (
 
 def counted(url: SecretStr, reader: str) -> tuple[int, int]:
     """Return how many documents a login of a reader sees, and the most that it sees by a trick."""
-    with psycopg.connect(url.get_secret_value()) as owner:
-        row = owner.execute("SELECT key FROM reader_keys WHERE name = %s", (reader,)).fetchone()
-    login = tool_access.create_login(url, str(row[0]) if row else "")
+    others = tool_access.create_login(url)
+    login = tool_access.create_login(url, reader)
     address = make_conninfo(url.get_secret_value(), user=login.role, password=login.password)
     try:
         seen = []
@@ -256,9 +261,14 @@ def counted(url: SecretStr, reader: str) -> tuple[int, int]:
                     session.execute(attack.encode())
                 with suppress(psycopg.Error):
                     seen.append(len(session.execute("SELECT text FROM documents").fetchall()))
+                settings = str(
+                    session.execute("SELECT rolname, rolconfig FROM pg_roles").fetchall()
+                )
+                assert "chordwise.key" not in settings
         return seen[0], max(seen)
     finally:
-        tool_access.remove_login(url, login)
+        for opened in (login, others):
+            tool_access.remove_login(url, opened)
 
 
 def test_a_closed_profile_is_in_no_answer_of_the_api(pipeline: Pipeline, served: Served) -> None:
@@ -426,16 +436,69 @@ def test_the_audit_log_has_exports_decisions_and_tokens(
     assert len(str(actions[-1][1]).split()) == 2  # the ids of the document and of its text
 
 
-def test_a_profile_without_readers_is_opened_again(pipeline: Pipeline) -> None:
-    """A profile that these settings do not name stays closed."""
-    readers = {"closed": None}
+def test_only_the_pages_and_connections_open_a_profile_again(pipeline: Pipeline) -> None:
+    """A profile that these settings do not name stays closed, and a run of an old process too."""
     database = pipeline.context.database
     with database.write() as session:
-        closed_profiles.close_profiles(session, {"other": ()})
-    assert pipeline.rows("SELECT profile FROM closed_profiles ORDER BY profile") == [
-        ("closed",),
-        ("other",),
+        closed_profiles.update(session, {"other": ()}, "ada")
+        closed_profiles.close_new(session, {"closed": None}, "closed")
+        closed_profiles.close_new(session, {"closed": ("eve",)}, "closed")
+    assert pipeline.rows("SELECT profile, readers FROM closed_profiles ORDER BY profile") == [
+        ("closed", ["ben", "hugo"]),
+        ("other", []),
     ]
     with database.write() as session:
-        closed_profiles.close_profiles(session, readers)
-    assert pipeline.rows("SELECT profile FROM closed_profiles") == [("other",)]
+        closed_profiles.update(session, {"closed": None, "other": None}, "ada")
+
+    assert pipeline.value("SELECT count(*) FROM closed_profiles") == 0
+    secured = "SELECT count(*) FROM pg_class WHERE relrowsecurity"
+    assert pipeline.value(secured) == 0  # queries may use all indexes again
+    assert pipeline.rows("SELECT actor, action, subject FROM audit_log ORDER BY occurred_at") == [
+        ("ada", "closed profile", "other: "),
+        ("ada", "opened profile", "closed"),
+        ("ada", "opened profile", "other"),
+    ]
+
+
+def test_pruned_runs_of_a_closed_profile_show_nothing(
+    pipeline: Pipeline, visiting_as: Callable[[str], httpx.Client]
+) -> None:
+    database = pipeline.context.database
+    pipeline.execute("UPDATE runs SET finished_at = now() - interval '2 days'")
+    pipeline.execute("UPDATE jobs SET finished_at = now() - interval '2 days'")
+    pruned = pruning.prune(database, {"runs": timedelta(days=1)}, database.commit)
+    assert pruned["runs"] == 2
+    eve = visiting_as("eve")
+    csrf = csrf_in(eve.get("/sql").text)
+    for statement in ("SELECT * FROM model_calls", "SELECT * FROM answer_tables"):
+        sent = {"csrf": csrf, "sql": statement}
+        text = eve.post("/sql/csv", data=sent, headers=same_origin(eve)).text
+        assert "closed" not in text, statement
+
+
+def test_without_a_closed_profile_pages_need_no_role_of_readers(settings: Settings) -> None:
+    """The questions of an answer are shown to all; a scraper and users see the same figures."""
+    changed = closing(settings).model_copy(update={"profiles": {}})
+    pipeline = a_pipeline(with_settings(changed, "web", roles={}), reading, repeat_last=True)
+    pipeline.analyze(a_document(a_contract(1), "/files/a.txt"), options=a_run())
+    job = pipeline.value("SELECT id FROM jobs")
+    with serving(pipeline.context.settings) as served, client_of(served, {HEADER: "zoe"}) as client:
+        for path in ("/runs", "/results?words=agreement", f"/jobs/{job}/parts/0", "/metrics"):
+            assert client.get(path).status_code == 200, path
+    assert pipeline.value("SELECT count(*) FROM pg_class WHERE relrowsecurity") == 0
+
+
+def test_a_revoked_token_ends_its_sessions(pipeline: Pipeline, served: Served) -> None:
+    with pipeline.context.database.write() as session:
+        token = api_tokens.create(session, "hugo", [Right.READ])
+    with client_of(served, {}) as client:
+        csrf = csrf_in(client.get("/login").text)
+        form = {"csrf": csrf, "name": "ada", "password": token}
+        client.post("/login", data=form, headers=same_origin(client))
+        before = client.get("/runs").status_code
+        with pipeline.context.database.write() as session:
+            api_tokens.revoke(session, "hugo")
+        after = [client.get("/runs").status_code for _ in range(2)]
+
+    assert (before, after) == (200, [403, 200])  # the second is the page to sign in
+    assert pipeline.rows("SELECT actor, action FROM audit_log") == [("hugo", "signed in")]

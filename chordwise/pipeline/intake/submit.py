@@ -256,7 +256,9 @@ def open_run(
             with attempt as session:
                 context.guard(session)
                 prompt_versions.register(session, templates)
-                closed_profiles.close_profiles(session, context.settings.readers_of_profiles)
+                closed_profiles.close_new(
+                    session, context.settings.readers_of_profiles, options.profile
+                )
                 stored = session.get(Run, run_id)
                 run = stored or _run(context, run_id, name, options)
                 if stored is None:  # otherwise an earlier attempt was committed

@@ -15,7 +15,6 @@ from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
 from chordwise.pipeline.runs.user_sql import READER, password_expiry, reset_reader, verifier
-from chordwise.storage import reader_keys
 
 LOGIN = "chordwise_tools"
 """The role of other programs on an external server, and the prefix of embedded roles' names."""
@@ -34,16 +33,17 @@ class Login:
     password: str = field(repr=False)
 
 
-def create_login(database_url: SecretStr, key: str = "") -> Login:
+def create_login(database_url: SecretStr, reader: str = "") -> Login:
     """Create a login that expires ten minutes after the last `extend_login`, or is removed.
 
-    It reads what the reader of the `key` may read. The database has to be the embedded one, whose
-    owner may create roles.
+    It reads what the `reader` may read, and without one, everything. The database has to be the
+    embedded one, whose owner may create roles.
     """
     login = Login(role=f"{LOGIN}_{secrets.token_hex(4)}", password=secrets.token_urlsafe(24))
     with _owner(database_url) as owner:
         for (role,) in owner.execute(_LEFT_BEHIND, (f"{LOGIN}\\_%",)).fetchall():
             owner.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+        owner.execute("DELETE FROM reader_logins WHERE role NOT IN (SELECT rolname FROM pg_roles)")
         owner.execute(_CLOSE.format(sql.Identifier(owner.info.dbname)))
         password = verifier(owner, login.role, login.password)
         make = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}")
@@ -56,11 +56,12 @@ def create_login(database_url: SecretStr, key: str = "") -> Login:
             ("default_transaction_read_only", "on"),
             ("statement_timeout", f"{_STATEMENT_SECONDS}s"),
             ("search_path", "answers, public"),
-            (reader_keys.KEY_SETTING, key),
         ):
             setting = sql.SQL("ALTER ROLE {} SET {} = {}")
             values = sql.SQL(", ").join(map(sql.Literal, value.split(", ")))
             owner.execute(setting.format(sql.Identifier(login.role), sql.Identifier(name), values))
+        add = "INSERT INTO reader_logins (role, name) VALUES (%s, %s)"
+        owner.execute(add, (login.role, reader))
     extend_login(database_url, login)
     return login
 
@@ -79,6 +80,7 @@ def remove_login(database_url: SecretStr, login: Login) -> None:
         owner.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(role))
         owner.execute(_END_SESSIONS, (login.role,))
         owner.execute(sql.SQL("DROP ROLE {}").format(role))
+        owner.execute("DELETE FROM reader_logins WHERE role = %s", (login.role,))
 
 
 def _owner(database_url: SecretStr) -> psycopg.Connection:

@@ -33,6 +33,7 @@ from chordwise.storage.postgresql import (
     address_of,
     as_options,
 )
+from chordwise.storage.reader_keys import READING_AS
 
 READER = "chordwise_reader"
 STATEMENT_SECONDS = 30
@@ -108,6 +109,9 @@ def run_query(
         ConfigurationError: The reader role is missing, or its password may not be set.
     """
     check_reading(statement)
+    if READING_AS.get() is not None and _first_word(statement) == "explain":
+        what = "EXPLAIN is for those who may read everything: it counts hidden rows."
+        raise UsageError(what, "Run the statement itself.")
     with reader(database_url) as connection:
         connection.is_unwanted = is_unwanted
         readable = readable_names(connection)
@@ -187,10 +191,8 @@ def check_reading(statement: str) -> None:
     Raises:
         UsageError: It is not.
     """
-    begin = _BEFORE_FIRST_WORD.match(statement)
-    word = _WORD.match(statement, begin.end() if begin else 0)
     # The server would not receive the text after a NUL.
-    first = word.group().lower() if word else ""
+    first = _first_word(statement)
     near = difflib.get_close_matches(first, (*_READING, *_WRITING), n=1, cutoff=0.7)
     if near and near[0] in _READING and first not in (*_READING, *_WRITING):
         raise UsageError(
@@ -202,6 +204,12 @@ def check_reading(statement: str) -> None:
             "Only read-only statements are allowed: SELECT, WITH, VALUES, TABLE, EXPLAIN, SHOW.",
             "To change results, analyze the documents again.",
         )
+
+
+def _first_word(statement: str) -> str:
+    begin = _BEFORE_FIRST_WORD.match(statement)
+    word = _WORD.match(statement, begin.end() if begin else 0)
+    return word.group().lower() if word else ""
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from psycopg import Connection
@@ -29,6 +30,7 @@ from chordwise.relations.jobs import JOBS, NEWEST_ANSWER
 from chordwise.relations.relation import Row, rows
 from chordwise.storage import documents
 from chordwise.storage.database import driver
+from chordwise.storage.reader_keys import READING_AS
 from chordwise.storage.sql_text import SEARCHED_CHARACTERS
 from chordwise.web.site import Site, SitePage, fragment, render, site_of
 
@@ -316,7 +318,7 @@ def _section_titles(content: str, places: Sequence[Place]) -> Iterator[MarkedSpa
 def _chunk(request: Request) -> Response:
     """Return the question about a chunk and its answer; the page loads them on demand."""
     number = _number(request)
-    with site_of(request).database.read() as session:
+    with _of_visible_job(request) as session:
         questions = _questions(session, request)
         if number >= len(questions.job["chunks"]):
             raise HTTPException(404, "The job has no such part.")
@@ -326,7 +328,7 @@ def _chunk(request: Request) -> Response:
 
 def _steps(request: Request) -> Response:
     """Return the questions after those about the chunks; the page loads them on demand."""
-    with site_of(request).database.read() as session:
+    with _of_visible_job(request) as session:
         steps = _questions(session, request).after_chunks()
     return fragment(request, "document_steps.html", steps=steps)
 
@@ -335,6 +337,17 @@ def _questions(session: Session, request: Request) -> Reconstruction:
     job = jobs.find(driver(session), str(request.path_params["job_id"]))
     account = explanation.explain(session, job)
     return Reconstruction.of(driver(session), site_of(request).settings, account)
+
+
+@contextmanager
+def _of_visible_job(request: Request) -> Iterator[Session]:
+    """Open a session for a job that the person may see; it also reads stored completions."""
+    database = site_of(request).database
+    with database.read() as session:
+        jobs.find(driver(session), str(request.path_params["job_id"]))
+    READING_AS.set(None)
+    with database.read() as session:
+        yield session
 
 
 ROUTES = (

@@ -12,7 +12,7 @@ from chordwise.errors import UsageError
 from chordwise.pipeline.runs import insight
 from chordwise.web import report
 from chordwise.web.report import DEFAULT_DAYS, MAX_DAYS
-from chordwise.web.site import SitePage, fragment, render, site_of
+from chordwise.web.site import SitePage, fragment, log_export, render, site_of
 
 _SPANS = (7, 30, 90, 365)
 _DAYS = re.compile(r"[0-9]{1,4}")
@@ -50,6 +50,7 @@ def _figures(request: Request) -> Response:
 def _report(request: Request) -> Response:
     with site_of(request).database.read() as session:
         html, _ = report.page(session, _days(request))
+    log_export(request, "insight report")
     headers = {"Content-Disposition": 'attachment; filename="chordwise-report.html"'}
     return HTMLResponse(html, headers=headers)
 
