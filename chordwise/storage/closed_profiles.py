@@ -109,7 +109,7 @@ def _store(session: Session, closed: Mapping[str, Collection[str]]) -> None:
         session.execute(text("RESET ROLE"))
     except DBAPIError as error:
         raise ConfigurationError(
-            "Profiles cannot be closed: this role of the database may not SET ROLE chordwise_reader.",
+            "No profile can be closed: this role of the database may not become chordwise_reader.",
             "`chordwise migrate --print-roles` prints what an administrator grants.",
         ) from error
 
