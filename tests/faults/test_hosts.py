@@ -1,4 +1,4 @@
-"""H01: hosts that are lost, and whose network is cut."""
+"""N01: hosts that are lost, and whose network is cut."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.faults.test_schedulers import TAKEOVER_SECONDS, leader
 def test_a_lost_host_and_a_cut_network_lose_nothing(
     cluster: Cluster, experiment: Experiment, lost: str
 ) -> None:
-    """H01: two schedulers and three workers on two hosts; one is cut off, the other is lost."""
+    """N01: two schedulers and three workers on two hosts; one is cut off, the other is lost."""
     experiment.begin(
-        f"H01 {lost}", f"host of the {lost} scheduler killed, network of the other cut", chunks=96
+        f"N01 {lost}", f"host of the {lost} scheduler killed, network of the other cut", chunks=96
     )
     with host(cluster) as first, host(cluster) as second:
         first.start("scheduler")
