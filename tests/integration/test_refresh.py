@@ -26,8 +26,9 @@ from chordwise.pipeline.learning import refresh
 from chordwise.pipeline.learning.refresh import Target
 from chordwise.pipeline.quoting import quote
 from chordwise.readers.reader import Reader
-from chordwise.settings import Settings
+from chordwise.settings import Profile, Settings
 from chordwise.storage import pruning
+from chordwise.storage.runs import Run
 from tests.fakes.commands import output_of, run, type_in
 from tests.fakes.counting import recorded
 from tests.fakes.learning import LABELS, obeying
@@ -477,3 +478,11 @@ def test_another_item_makes_only_the_extraction_stale(settings: Settings) -> Non
         ("extraction", 0, "harbour|harbour, fee"),
         ("summary", 1, None),
     ]
+
+
+def test_a_run_in_the_table_of_another_profile_keeps_its_own(settings: Settings) -> None:
+    profiles = {name: Profile(save_as=name) for name in ("open", "closed")}
+    of_table = settings.model_copy(update={"profiles": profiles})
+    for profile, expected in (("open", "open"), ("", "open"), ("closed", "")):
+        a_stored_run = Run(options={"profile": profile}, saved_as="open")
+        assert refresh.profile_of(of_table, a_stored_run) == expected

@@ -200,13 +200,18 @@ def extended(context: ReadingContext, table: str, missing: Sequence[str]) -> Tar
 
 
 def profile_of(settings: Settings, run: Run) -> str:
-    """Return the only profile whose table contains the answers of a run, or an empty string."""
+    """Return the only profile whose table contains the answers of a run, or an empty string.
+
+    A run of another profile that was saved there is not renewed as one of this profile, which may
+    have other readers.
+    """
     names = [
         name
         for name, profile in settings.profiles.items()
         if identifiers.sql_identifier(profile.save_as) == run.saved_as
     ]
-    return names[0] if len(names) == 1 else ""
+    is_only = len(names) == 1 and run.options.get("profile", "") in ("", *names)
+    return names[0] if is_only else ""
 
 
 def options_of(settings: Settings, run: Run) -> RunOptions:
