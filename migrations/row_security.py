@@ -144,7 +144,7 @@ _LOGGED = {
 
 
 def _keep_audit_events() -> None:
-    """Log decisions and erasures, whoever stores them, and refuse to change what is logged."""
+    """Log each stored decision and erasure, and refuse changes of the log."""
     for table, columns in _LOGGED.items():
         op.execute(
             f"""

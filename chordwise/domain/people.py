@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
+
+READING_AS: ContextVar[str | None] = ContextVar("reading_as", default=None)
+"""The reader whose rights a request has: `None` for those of the process, empty without a key."""
+KEY_SETTING: Final = "chordwise.key"
+"""The setting of a database session that holds the key of its reader."""
+OPERATOR: Final = ""
+"""The name of the key that opens all profiles."""
 
 
 class Right(StrEnum):

@@ -15,7 +15,7 @@ from chordwise.storage.record import Identity, Record
 
 
 class AuditEvent(Record):
-    """What somebody did; rows are only added."""
+    """An action of a person; rows are only added."""
 
     __tablename__ = "audit_events"
 

@@ -13,9 +13,9 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from chordwise.domain.people import KEY_SETTING, OPERATOR, READING_AS
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.storage import audit_events
-from chordwise.storage.reader_keys import KEY_SETTING, OPERATOR, READING_AS
 from chordwise.storage.record import Record
 
 
@@ -49,9 +49,7 @@ class ReaderLogin(Record):
 # Its role is that of the SQL of users; both settings end with the transaction.
 _READ_AS = text(f"""
     SELECT
-        set_config('{KEY_SETTING}', (
-            SELECT key FROM reader_keys WHERE name = :reader AND name <> '{OPERATOR}'
-        ), true),
+        set_config('{KEY_SETTING}', (SELECT key FROM reader_keys WHERE name = :reader), true),
         set_config('role', 'chordwise_reader', true)
     WHERE EXISTS (SELECT FROM closed_profiles)
 """)
@@ -61,7 +59,8 @@ def restrict(session: Session) -> None:
     """Let the transaction of a request see what its reader may see; all if no profile is closed."""
     reader = READING_AS.get()
     if reader is not None:
-        session.execute(_READ_AS, {"reader": reader})
+        # An unidentified person has no key: the empty name is that of operators.
+        session.execute(_READ_AS, {"reader": reader or None})
 
 
 def close_new(session: Session, readers: Mapping[str, Collection[str] | None], name: str) -> None:

@@ -33,7 +33,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chordwise.domain.people import Person, Right, Role, identified_person
+from chordwise.domain.people import READING_AS, Person, Right, Role, identified_person
 from chordwise.errors import (
     ChordwiseError,
     ConfigurationError,
@@ -42,7 +42,6 @@ from chordwise.errors import (
 )
 from chordwise.settings import WebSettings
 from chordwise.storage import api_tokens
-from chordwise.storage.reader_keys import READING_AS
 from chordwise.web.site import (
     CSRF_FIELD,
     Site,

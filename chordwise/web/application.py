@@ -15,9 +15,8 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from chordwise.domain.people import Right
+from chordwise.domain.people import READING_AS, Right
 from chordwise.errors import ChordwiseError, ServiceUnavailableError, UsageError
-from chordwise.storage.reader_keys import READING_AS
 from chordwise.web import api, login
 from chordwise.web.access_control import (
     SAFE_METHODS,

@@ -26,11 +26,10 @@ from mcp_types import (
 from pydantic import AnyHttpUrl, ValidationError
 
 from chordwise.domain.json_values import encoded
-from chordwise.domain.people import Right, identified_person
+from chordwise.domain.people import READING_AS, Right, identified_person
 from chordwise.errors import ChordwiseError, UsageError
 from chordwise.settings.sections import problems
 from chordwise.storage import api_tokens
-from chordwise.storage.reader_keys import READING_AS
 from chordwise.web.operations import OPERATIONS, Caller, Operation
 from chordwise.web.site import Site
 

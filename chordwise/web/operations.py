@@ -26,7 +26,7 @@ from chordwise.domain import json_values
 from chordwise.domain.analysis import NO_LABEL, label_paths
 from chordwise.domain.learning.feedback_input import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
-from chordwise.domain.people import Right
+from chordwise.domain.people import READING_AS, Right
 from chordwise.domain.states import RunStatus
 from chordwise.domain.trust import Trust
 from chordwise.domain.visible_text import printable
@@ -48,7 +48,6 @@ from chordwise.storage.database import driver
 from chordwise.storage.documents import Document
 from chordwise.storage.feedback import Feedback
 from chordwise.storage.jobs import Job
-from chordwise.storage.reader_keys import READING_AS
 from chordwise.storage.record import Record, new_id
 from chordwise.storage.runs import Run
 from chordwise.web import uploads

@@ -103,7 +103,7 @@ class Site:
             return self._context
 
     def close_profiles(self) -> None:
-        """Close the profiles of the settings, before somebody reads who may not read them all."""
+        """Close the profiles of the settings, once for the process."""
         with self._lock:
             if not self._has_closed_profiles:
                 with self.database.write() as session:

@@ -193,7 +193,7 @@ def asset(**_):
 
 _END = "--- end of a snippet ---"
 # One process imports the libraries once; each snippet has names and a client of its own.
-_EACH_SNIPPET = f"""
+_PROGRAM_OF_SNIPPETS = f"""
 import json, sys
 from chordwise import Client
 for source in json.loads(sys.argv[1]):
@@ -234,7 +234,7 @@ def test_every_snippet_of_the_documentation_runs(
     done = completed(
         sys.executable,
         "-c",
-        _EACH_SNIPPET,
+        _PROGRAM_OF_SNIPPETS,
         json.dumps(sources),
         environment={**stage.processes.environment, "PYTHONPATH": f"{ROOT}:{tmp_path}"},
         folder=stage.folder,

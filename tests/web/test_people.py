@@ -289,8 +289,8 @@ def test_a_closed_profile_is_in_no_answer_of_the_api(pipeline: Pipeline, served:
         with client_of(served, header) as client:
             shown[name] = [path for path in gets if shows(client.get(f"/api/v1{path}"))]
             question = {"question": "count closed_deals by governing_law", "table": "closed_deals"}
-            asked = client.post("/api/v1/ask", json=question)
-            assert shows(asked) == (name == "hugo"), asked.text
+            answer = client.post("/api/v1/ask", json=question)
+            assert shows(answer) == (name == "hugo"), answer.text
             listed = [table["name"] for table in client.get("/api/v1/tables").json()["items"]]
             assert ("closed_deals" in listed) == (name == "hugo")
             assert client.post(f"/api/v1/runs/{known['run']}/cancel").status_code == 403
@@ -502,3 +502,16 @@ def test_a_revoked_token_ends_its_sessions(pipeline: Pipeline, served: Served) -
 
     assert (before, after) == (200, [403, 200])  # the second is the page to sign in
     assert pipeline.rows("SELECT actor, action FROM audit_log") == [("hugo", "signed in")]
+
+
+def test_a_typed_name_reads_no_closed_profile_by_sql(pipeline: Pipeline) -> None:
+    roles = {"hugo": Role.READER, "*": Role.READER}
+    settings = with_settings(pipeline.context.settings, "web", roles=roles)
+    with serving(settings) as served, client_of(served, {}) as client:
+        form = {"csrf": csrf_in(client.get("/login").text), "name": "hugo", "password": PASSPHRASE}
+        client.post("/login", data=form, headers=same_origin(client))
+        sent = {"csrf": csrf_in(client.get("/sql").text), "sql": "SELECT text FROM documents"}
+        text = client.post("/sql/csv", data=sent, headers=same_origin(client)).text
+
+    assert text.count("AGREEMENT") == 1
+    assert SECRET not in text

@@ -24,8 +24,8 @@ from psycopg.pq import ExecStatus
 from pydantic import SecretStr
 
 from chordwise.domain.identifiers import nearest
+from chordwise.domain.people import KEY_SETTING, OPERATOR, READING_AS
 from chordwise.errors import ConfigurationError, ServiceUnavailableError, UsageError
-from chordwise.storage import reader_keys
 from chordwise.storage.postgresql import (
     VALUE_SETTINGS,
     BoundedConnection,
@@ -33,7 +33,6 @@ from chordwise.storage.postgresql import (
     address_of,
     as_options,
 )
-from chordwise.storage.reader_keys import READING_AS
 
 READER = "chordwise_reader"
 STATEMENT_SECONDS = 30
@@ -242,10 +241,13 @@ SELECT has_table_privilege('runs', 'SELECT') AND NOT has_table_privilege('outbox
 """
 
 
+_KEY = "SELECT key FROM reader_keys WHERE name = %s"
+
+
 def _opened(address: Address, options: str) -> Connection:
     """Return a reader's session: of the user in the address if it is one, else of the role.
 
-    The session of the role has the key of the person who reads (`storage/people.py`).
+    The session of the role has the key of the person who reads (`storage/closed_profiles.py`).
     """
     connection = _connect(address, options, autocommit=False)
     connection.read_only = True
@@ -253,9 +255,11 @@ def _opened(address: Address, options: str) -> Connection:
     with suppress(errors.UndefinedTable, errors.UndefinedObject, errors.InsufficientPrivilege):
         row = connection.execute(_IS_READER).fetchone()
         if row and not row[0]:
-            statement, reader_name = reader_keys.key_statement()
-            for (key,) in connection.execute(statement.encode(), (reader_name,)):
-                options += f" -c {reader_keys.KEY_SETTING}={key}"
+            reader_name = READING_AS.get()
+            # A process has the key of operators, and an unidentified person none.
+            name = OPERATOR if reader_name is None else reader_name or None
+            for (key,) in connection.execute(_KEY, (name,)):
+                options += f" -c {KEY_SETTING}={key}"
     connection.rollback()
     if row and row[0]:
         return connection

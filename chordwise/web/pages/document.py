@@ -19,6 +19,7 @@ from starlette.routing import Route
 from chordwise.domain import document_flags, json_values, marked_text, missing_rows
 from chordwise.domain.analysis_tasks import Stage
 from chordwise.domain.marked_text import MarkedSpan, segments, window_of
+from chordwise.domain.people import READING_AS
 from chordwise.domain.places import Place, PlaceKind
 from chordwise.domain.states import FAILED_CHUNKS
 from chordwise.errors import ReadError, UsageError
@@ -30,7 +31,6 @@ from chordwise.relations.jobs import JOBS, NEWEST_ANSWER
 from chordwise.relations.relation import Row, rows
 from chordwise.storage import documents
 from chordwise.storage.database import driver
-from chordwise.storage.reader_keys import READING_AS
 from chordwise.storage.sql_text import SEARCHED_CHARACTERS
 from chordwise.web.site import Site, SitePage, fragment, render, site_of
 
