@@ -20,6 +20,9 @@ from chordwise.web.access_control import rules_of, sessions_of, verify_password
 from chordwise.web.site import log_sign_in, redirect, render, site_of, text_in, user_of
 
 _LONGEST_NAME = 80
+_NO_ROLE = (
+    "The password is right, but its users have no role: an operator can add “*” to web.roles."
+)
 
 
 class Attempts:
@@ -85,7 +88,9 @@ def _sign_in(request: Request) -> Response:
     person = _person(request, name or "unnamed")
     if person is None:
         log_sign_in(request, name, key[1], "was refused")
-        return _form(request, "This password is wrong.", to, 403)
+        is_right = verify_password(text_in(request, "password"), rules_of(request).password_hash)
+        message = _NO_ROLE if is_right else "This password is wrong."
+        return _form(request, message, to, 403)
     attempts.succeed(*key)
     log_sign_in(request, person.name, f"{key[1]}, {'token' if person.token else 'password'}")
     sessions_of(request).open(request, person)

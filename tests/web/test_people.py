@@ -504,6 +504,17 @@ def test_a_revoked_token_ends_its_sessions(pipeline: Pipeline, served: Served) -
     assert pipeline.rows("SELECT actor, action FROM audit_log") == [("hugo", "signed in")]
 
 
+def test_a_right_password_without_a_role_is_not_called_wrong(served: Served) -> None:
+    said = {}
+    with client_of(served, {}) as client:
+        for password in (PASSPHRASE, "wrong"):
+            form = {"csrf": csrf_in(client.get("/login").text), "name": "zoe", "password": password}
+            answer = client.post("/login", data=form, headers=same_origin(client))
+            said[answer.status_code, password] = "web.roles" in answer.text
+
+    assert said == {(403, PASSPHRASE): True, (403, "wrong"): False}
+
+
 def test_a_typed_name_reads_no_closed_profile_by_sql(pipeline: Pipeline) -> None:
     roles = {"hugo": Role.READER, "*": Role.READER}
     settings = with_settings(pipeline.context.settings, "web", roles=roles)
