@@ -70,6 +70,19 @@ def test_a_file_is_read_where_it_lies_and_moved_with_its_note(
     assert remote_inbox.pipeline.value("SELECT saved_as FROM runs") == "mail"
 
 
+def test_the_folder_of_a_profile_is_made_at_the_server(
+    remote_inbox: WatchedInbox,
+    file_server: FileServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    remote_inbox.watch.make_folders()
+
+    assert list(tmp_path.glob("*:")) == []
+    assert RemotePath(f"{file_server.url}/inbox/letters").is_dir()
+
+
 def test_a_file_that_still_grows_is_not_taken(
     remote_inbox: WatchedInbox, file_server: FileServer
 ) -> None:

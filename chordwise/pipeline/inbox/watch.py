@@ -105,7 +105,7 @@ class InboxWatch:
         Errors are ignored here; the scan reports folders that are missing or cannot be read.
         """
         of_profiles = [
-            Path(folder)
+            path_of(folder)
             for folder in self._inboxes.bindings
             if any(folder.is_relative_to(inbox) for inbox in self.folders)
         ]
