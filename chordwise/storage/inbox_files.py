@@ -284,10 +284,10 @@ def link_all(session: Session, links: Sequence[tuple[uuid.UUID, uuid.UUID, int]]
     insert_all(session, InboxIntake, [dict(zip(names, link, strict=True)) for link in links])
 
 
-def linked(session: Session, file_id: uuid.UUID) -> int:
-    """Return how many items of a file were taken in."""
-    statement = select(func.count()).where(InboxIntake.inbox_file_id == file_id)
-    return session.scalar(statement) or 0
+def has_intakes(session: Session, file_id: uuid.UUID) -> bool:
+    """Return whether an item of a file was taken in."""
+    statement = select(InboxIntake.intake_id).where(InboxIntake.inbox_file_id == file_id)
+    return session.scalar(statement.limit(1)) is not None
 
 
 def done(session: Session, ids: Collection[uuid.UUID]) -> set[uuid.UUID]:

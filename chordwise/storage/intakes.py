@@ -150,6 +150,11 @@ class IntakeEntry:
     status: ListedStatus = ListedStatus.LISTED
     error: ReadError | None = None
 
+    def listed(self, intake_id: uuid.UUID) -> ListedFile:
+        """Return the entry as it is on the list before it is read."""
+        values = {name: getattr(self, name) for name in _LISTED}
+        return ListedFile(id=intake_id, documents_taken=0, attempts=0, **values)
+
 
 Item = TypeVar("Item", covariant=True)  # noqa: PLC0105 - the name of the thing
 
@@ -201,11 +206,11 @@ def listed(session: Session, run_id: uuid.UUID, after: int) -> Sequence[ListedFi
 
 def listed_at(
     session: Session, run_id: uuid.UUID, raw_path: bytes, byte_count: int, modified_ns: int
-) -> uuid.UUID | None:
-    """Return the intake id of the entry of a file; `None` if the file was completely taken in."""
+) -> ListedFile | None:
+    """Return the entry of a file; `None` if the file was completely taken in."""
     is_at = and_(ListedFile.run_id == run_id, ListedFile.raw_path == raw_path)
     is_same = and_(ListedFile.byte_count == byte_count, ListedFile.modified_ns == modified_ns)
-    return session.scalar(select(ListedFile.id).where(is_at, is_same).limit(1))
+    return session.scalar(select(ListedFile).where(is_at, is_same).limit(1))
 
 
 def add_documents_taken(session: Session, counts: Mapping[uuid.UUID, int]) -> None:

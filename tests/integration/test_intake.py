@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from chordwise.domain.analysis_tasks import AnalysisType
-from chordwise.domain.states import IntakeOutcome, JobStatus
+from chordwise.domain.states import JobStatus
 from chordwise.errors import LeaseLostError, ReadError, RunCancelledError
 from chordwise.pipeline.intake import document_batches, found_files
 from chordwise.pipeline.intake.document_batches import (
@@ -24,7 +24,7 @@ from chordwise.pipeline.intake.document_batches import (
     BatchWriter,
     Offered,
 )
-from chordwise.pipeline.intake.found_files import FileSource
+from chordwise.pipeline.intake.found_files import FileSource, Hooks
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission, claim, open_run
 from chordwise.pipeline.jobs import run_control
@@ -107,8 +107,7 @@ def take_in(
             pipeline.context,
             submission,
             FileSource(reader, io.BytesIO()),
-            on_taken=lambda file, _taken: shown.append(file),
-            is_stopped=is_stopped,
+            Hooks(on_taken=lambda offered: shown.append(offered.name), is_stopped=is_stopped),
         )
     return submission, shown, is_whole
 
@@ -182,12 +181,11 @@ def test_the_same_content_twice_in_a_batch_is_one_document(settings: Settings) -
         locked = "SELECT 1 FROM runs WHERE id = :id FOR NO KEY UPDATE NOWAIT"
         assert pipeline.value(locked, id=submission.run_id) == 1
 
-    taken = submission.take_in(offered(a_letter(2), a_letter(1), a_letter(2)), lock_the_run)
+    submission.take_in(offered(a_letter(2), a_letter(1), a_letter(2)), lock_the_run)
     submission.close()
 
-    accepted, duplicate = IntakeOutcome.ACCEPTED, IntakeOutcome.DUPLICATE
-    assert [stored.outcome for stored in taken] == [accepted, accepted, duplicate]
-    assert [stored.jobs for stored in taken] == [1, 1, 0]
+    outcomes = pipeline.value("SELECT array_agg(outcome ORDER BY id) FROM intakes")
+    assert outcomes == ["accepted", "accepted", "duplicate"]
     assert pipeline.value("SELECT count(*) FROM documents") == 2
     assert pipeline.value("SELECT count(*) FROM jobs") == 2
     assert pipeline.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
@@ -201,10 +199,10 @@ def test_an_unstorable_document_does_not_affect_others(settings: Settings, bad: 
     document = replace(document, source="bad.txt", content=replace(document.content, text=bad))
     batch = offered(a_letter(1), a_letter(2), document, a_letter(3))
 
-    taken = submission.take_in(batch)
+    submission.take_in(batch)
     submission.close()
 
-    outcomes = [stored.outcome.value for stored in taken]
+    outcomes = pipeline.value("SELECT array_agg(outcome ORDER BY id) FROM intakes")
     assert outcomes == ["accepted", "accepted", "unreadable", "accepted"]
     stored = pipeline.rows("SELECT source, coalesce(reason, '') FROM intakes ORDER BY id")
     assert stored == [("1.txt", ""), ("2.txt", ""), ("bad.txt", "unstorable"), ("3.txt", "")]
@@ -224,10 +222,9 @@ def test_stored_answers_are_reused_by_the_batch(settings: Settings) -> None:
     submission = open_run(pipeline.context, a_run(AnalysisType.SUMMARY), NOW)
 
     with counting(pipeline) as counts:
-        taken = submission.take_in(offered(*map(a_letter, range(5))))
+        submission.take_in(offered(*map(a_letter, range(5))))
     submission.close()
 
-    assert [stored.reused for stored in taken] == [1, 1, 1, 0, 0]
     assert counts.statements <= 20
     assert pipeline.value("SELECT count(*) FROM outbox") == 2
     copies = [job for job in pipeline.jobs(submission) if job.status == JobStatus.SUCCEEDED]

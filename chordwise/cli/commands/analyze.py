@@ -19,7 +19,7 @@ from chordwise.domain.states import IntakeStatus
 from chordwise.embedded.home import Level
 from chordwise.errors import ChordwiseError, ExitCode, RunCancelledError
 from chordwise.pipeline.intake import answer_tables, found_files
-from chordwise.pipeline.intake.document_batches import TakenIn
+from chordwise.pipeline.intake.document_batches import Offered
 from chordwise.pipeline.intake.run_options import RunOptions, requested, require_answerable
 from chordwise.pipeline.intake.submit import Resume, Submission, open_or_resume
 from chordwise.pipeline.quoting.quote import too_expensive
@@ -67,13 +67,12 @@ class RunIntake:
                 run_watch.interruptible(lambda: self.screen.info(_STOPPING)) as stopped,
             ):
 
-                def count(name: str, _taken: TakenIn) -> None:
-                    display.show_intake(next(counts), account.intakes_found or 0, name)
+                def count(offered: Offered) -> None:
+                    display.show_intake(next(counts), account.intakes_found or 0, offered.name)
 
                 source = found_files.FileSource(reader, sys.stdin.buffer)
-                found_files.take_in(
-                    context, submission, source, on_taken=count, is_stopped=stopped.is_set
-                )
+                hooks = found_files.Hooks(on_taken=count, is_stopped=stopped.is_set)
+                found_files.take_in(context, submission, source, hooks)
         except RunCancelledError:
             raise
         except ChordwiseError:

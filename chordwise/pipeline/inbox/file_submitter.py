@@ -22,6 +22,7 @@ from chordwise.domain.visible_text import printable
 from chordwise.errors import (
     ChordwiseError,
     LeaseLostError,
+    ReadError,
     RunCancelledError,
     ServiceUnavailableError,
     UsageError,
@@ -29,19 +30,18 @@ from chordwise.errors import (
 from chordwise.pipeline.inbox import folders, scan
 from chordwise.pipeline.inbox.reading_threads import ReadingTask
 from chordwise.pipeline.inbox.scan import check, profile_named, with_side_car
-from chordwise.pipeline.intake.document_batches import BatchWriter, Offered
-from chordwise.pipeline.intake.found_files import FileSource, Found, marking_last
+from chordwise.pipeline.intake.document_batches import Offered
+from chordwise.pipeline.intake.found_files import FileSource, Hooks, read_entries
 from chordwise.pipeline.intake.run_options import run_options
 from chordwise.pipeline.intake.submit import Submission, claim, open_run
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers import failures
-from chordwise.readers.discovery import FoundFile
-from chordwise.readers.reader import Reader, ReadingInterruptedError, UnreadDocument
+from chordwise.readers.reader import Reader, ReadingInterruptedError
 from chordwise.remote import RemotePath, lexists
 from chordwise.settings import Profile
 from chordwise.storage import inbox_files, intakes
 from chordwise.storage.inbox_files import Holder, InboxFile
-from chordwise.storage.intakes import IntakeEntry
+from chordwise.storage.intakes import IntakeEntry, ListedFile
 from chordwise.storage.runs import Run
 
 log = structlog.get_logger(__name__)
@@ -62,32 +62,11 @@ class _OpenRun:
 
 @dataclass(slots=True, kw_only=True)
 class _Placed:
-    """A file with its run; `done` is the number of its documents already taken in.
-
-    `entry_id` is the intake id of its entry on the list of the run, `None` if it is not listed.
-    """
+    """A file with its run, and its entry on the list of the run, `None` until it is listed."""
 
     file: InboxFile
     run: _OpenRun
-    done: int
-    entry_id: uuid.UUID | None
-
-    @property
-    def name(self) -> str:
-        return printable(str(self.file.source))
-
-    @property
-    def raw_path(self) -> bytes:
-        return os.fsencode(self.file.source)
-
-    def entry(self) -> IntakeEntry:
-        """Return the entry for the list of the run."""
-        return IntakeEntry(
-            source=self.name,
-            raw_path=self.raw_path,
-            byte_count=self.file.byte_count,
-            modified_ns=self.file.modified_ns,
-        )
+    listed: ListedFile | None
 
 
 class FileSubmitter:
@@ -137,9 +116,12 @@ class FileSubmitter:
         try:
             self._place(files, placed)
             for run in {id(place.run): place.run for place in placed}.values():
-                new = [place for place in placed if place.run is run and place.entry_id is None]
+                new = [place for place in placed if place.run is run and place.listed is None]
                 self._enlist(run.submission, new)
-            self._read(task, [place for place in placed if place.entry_id is not None], reader)
+            by_run = groupby(sorted(placed, key=_run_id), _run_id)
+            for _, places in by_run:
+                if not self._read(task, list(places), reader):
+                    break
         finally:
             with self._lock:
                 for place in placed:
@@ -216,68 +198,73 @@ class FileSubmitter:
 
         `leased` contains the keys of the runs that are known to be open.
         """
-        profile, done = self._profile_of(file), 0
+        profile, is_begun = self._profile_of(file), False
         if file.run_id is not None:
             with self._context.database.read() as session:
-                done = inbox_files.linked(session, file.id)
+                is_begun = inbox_files.has_intakes(session, file.id)
         with self._lock:
-            run, entry_id = self._place_of(file)
-            if run is None and done:
+            run, listed = self._place_of(file)
+            if run is None and is_begun:
                 return None
             run = run or self._run_for(file.profile, profile, leased)
             run.readers += 1
-        return _Placed(file=file, run=run, done=done, entry_id=entry_id)
+        return _Placed(file=file, run=run, listed=listed)
 
     def _enlist(self, submission: Submission, placed: Sequence[_Placed]) -> None:
         if not placed:
             return
         ids = [place.file.id for place in placed]
         put = partial(inbox_files.put_into_run, holder=self._holder, run_id=submission.run_id)
-        try:
-            entry_ids = submission.enlist(
-                [place.entry() for place in placed], lambda session: put(session, ids=ids)
+        entries = [
+            IntakeEntry(
+                source=printable(str(place.file.source)),
+                raw_path=os.fsencode(place.file.source),
+                byte_count=place.file.byte_count,
+                modified_ns=place.file.modified_ns,
             )
+            for place in placed
+        ]
+        try:
+            entry_ids = submission.enlist(entries, lambda session: put(session, ids=ids))
         except RunCancelledError as error:
             for place in placed:
                 _refuse(place.file, error)
             return
-        for place, entry_id in zip(placed, entry_ids, strict=True):
-            place.entry_id = entry_id
+        for place, entry, entry_id in zip(placed, entries, entry_ids, strict=True):
+            place.listed = entry.listed(entry_id)
 
-    def _read(self, task: ReadingTask, placed: Sequence[_Placed], reader: Reader) -> None:
-        source = FileSource(reader, io.BytesIO())
-        batches = _Batches(self._holder)
+    def _read(self, task: ReadingTask, placed: Sequence[_Placed], reader: Reader) -> bool:
+        """Take in the listed files of one run; return false if the task is to end."""
+        submission = placed[0].run.submission
+        reading = _Reading(self._holder, task, submission.run_id, placed)
+        hooks = Hooks(
+            is_stopped=reading.is_stopped,
+            on_taken=reading.record,
+            also=reading.link,
+            refusal=reading.refusal,
+        )
+        try:
+            read_entries(submission, FileSource(reader, io.BytesIO()), reading.entries(), hooks)
+        except ReadingInterruptedError as error:
+            reading.interrupt(error)
+        except RunCancelledError as error:
+            reading.refuse_rest(error)
+        return not reading.is_ended
 
-        def store(batch: Sequence[Offered]) -> None:
-            task.outcomes.update({file.id: True for file in batches.store(batch)})
-
-        with BatchWriter(store) as writer:
-            for place in placed:
-                if not task.begin(place.file):
-                    return
-                try:
-                    for offered in batches.of(place, source):
-                        writer.put(offered)
-                        task.has_read()
-                except ReadingInterruptedError as error:
-                    task.outcomes[place.file.id] = error
-                    return
-
-    def _place_of(self, file: InboxFile) -> tuple[_OpenRun | None, uuid.UUID | None]:
-        """Return the run that a file was being taken into, and the intake id of its list entry."""
+    def _place_of(self, file: InboxFile) -> tuple[_OpenRun | None, ListedFile | None]:
+        """Return the run that a file was being taken into, and its entry on the list."""
         if file.run_id is None:
             return None, None
         version = file.byte_count, file.modified_ns
         with self._context.database.read() as session:
-            raw_path = os.fsencode(file.source)
-            entry_id = intakes.listed_at(session, file.run_id, raw_path, *version)
-        if entry_id is None:
+            listed = intakes.listed_at(session, file.run_id, os.fsencode(file.source), *version)
+        if listed is None:
             return None, None
         runs = (*self._open.values(), *self._retired)
         run = next((run for run in runs if run.submission.run_id == file.run_id), None)
         if run is None or not run.submission.has_lease():
             run = self._resumed(file.run_id)
-        return run, None if run is None else entry_id
+        return run, None if run is None else listed
 
     def _resumed(self, run_id: uuid.UUID) -> _OpenRun | None:
         """Resume the run of a lost process; `None` if it is cancelled."""
@@ -338,74 +325,73 @@ class FileSubmitter:
                     raise
 
 
-class _Batches:
-    """The documents of the files of a task, and the rows that link them to their files."""
+class _Reading:
+    """The files of a task that are taken into one run, by the ids of their entries."""
 
-    def __init__(self, holder: Holder) -> None:
+    def __init__(
+        self, holder: Holder, task: ReadingTask, run_id: uuid.UUID, placed: Sequence[_Placed]
+    ) -> None:
+        self.is_ended = False
         self._holder = holder
-        self._places: dict[uuid.UUID, tuple[_Placed, int]] = {}
+        self._task = task
+        self._run_id = run_id
+        self._entries = [place.listed for place in placed if place.listed is not None]
+        self._files: dict[uuid.UUID | None, InboxFile] = {
+            place.listed.id: place.file for place in placed if place.listed is not None
+        }
+        self._current: InboxFile | None = None
 
-    def of(self, placed: _Placed, source: FileSource) -> Iterator[Offered]:
-        """Yield the documents of a file that are to be taken in, until the file is refused."""
-        for position, (document, is_last) in enumerate(marking_last(_documents(placed, source))):
-            if placed.file.reason is not None:
+    def entries(self) -> Iterator[tuple[ListedFile, None]]:
+        """Yield the entries of the files that the task begins."""
+        for entry in self._entries:
+            self._current = self._files[entry.id]
+            if not self._task.begin(self._current):
+                self.is_ended = True
                 return
-            if is_last and not position:
-                placed.file.sha256 = placed.file.sha256 or document.sha256
-            if position >= placed.done:
-                offered = Offered(
-                    document=document,
-                    entry_id=placed.entry_id,
-                    is_last=is_last,
-                    raw_path=placed.raw_path,
-                )
-                self._places[offered.intake_id] = placed, position
-                yield offered
+            yield entry, None
 
-    def store(self, batch: Sequence[Offered]) -> list[InboxFile]:
-        """Store a batch, each part in its run; return the files that are complete."""
-        complete: list[InboxFile] = []
-        for _, part in groupby(batch, lambda offer: id(self._placed(offer).run)):
-            offered = list(part)
-            submission = self._placed(offered[0]).run.submission
-            try:
-                submission.take_in(offered, partial(self._link_files, submission.run_id))
-            except RunCancelledError as error:
-                for offer in offered:
-                    _refuse(self._placed(offer).file, error)
-            else:
-                complete += self._ended(offered)
-            for offer in offered:
-                del self._places[offer.intake_id]
-        return complete
+    def is_stopped(self) -> bool:
+        """Record that a document was read; a file is read to its end."""
+        self._task.has_read()
+        return False
 
-    def _link_files(self, run_id: uuid.UUID, session: Session, offered: Sequence[Offered]) -> None:
-        links = []
-        for offer in offered:
-            placed, position = self._places[offer.intake_id]
-            links.append((placed.file.id, offer.intake_id, position))
+    def refusal(self, listed: ListedFile) -> ReadError | None:
+        """Return why a file is not read."""
+        return None if _is_as_claimed(self._files[listed.id]) else failures.changed()
+
+    def link(self, session: Session, batch: Sequence[Offered]) -> None:
+        """Link documents to their files, and record which files are complete."""
+        of_files = [(offered, self._files[offered.entry_id]) for offered in batch]
+        links = [(file.id, offered.intake_id, offered.position) for offered, file in of_files]
         inbox_files.link_all(session, links)
-        ended = self._ended(offered)
+        for offered, file in of_files:
+            if offered.is_last and not offered.position:
+                file.sha256 = file.sha256 or offered.document.sha256
+        ended = [file for offered, file in of_files if offered.is_last]
         inbox_files.record_submitted(session, self._holder, ended)
-        unended_ids = {file_id for file_id, _, _ in links} - {file.id for file in ended}
-        inbox_files.put_into_run(session, self._holder, run_id, unended_ids)
+        unended_ids = {file.id for _, file in of_files} - {file.id for file in ended}
+        inbox_files.put_into_run(session, self._holder, self._run_id, unended_ids)
 
-    def _ended(self, offered: Sequence[Offered]) -> list[InboxFile]:
-        return [self._placed(offer).file for offer in offered if offer.is_last]
+    def record(self, offered: Offered) -> None:
+        """Record the outcome of a file whose last document is stored."""
+        if offered.is_last:
+            self._task.outcomes[self._files[offered.entry_id].id] = True
 
-    def _placed(self, offered: Offered) -> _Placed:
-        return self._places[offered.intake_id][0]
+    def interrupt(self, error: ReadingInterruptedError) -> None:
+        """Record that the current file was interrupted; the files behind it are not begun."""
+        if self._current is not None:
+            self._task.outcomes[self._current.id] = error
+        self.is_ended = True
+
+    def refuse_rest(self, error: RunCancelledError) -> None:
+        """Give the files that are not complete the reason of a cancelled run."""
+        for file in self._files.values():
+            if file.id not in self._task.outcomes:
+                _refuse(file, error)
 
 
-def _documents(placed: _Placed, source: FileSource) -> Iterator[Found]:
-    """Return all documents of a file, or for another version of it the reason in their place."""
-    if not _is_as_claimed(placed.file):
-        error = failures.named(placed.name, failures.changed())
-        unread = UnreadDocument(source=placed.name, error=error)
-        return itertools.repeat(unread, placed.done + 1)
-    file = FoundFile(source=placed.name, path=placed.file.source, follow_symlinks=False)
-    submission = placed.run.submission
-    return source.read(file, submission.options.columns, placed.name, submission.transcriber)
+def _run_id(placed: _Placed) -> uuid.UUID:
+    return placed.run.submission.run_id
 
 
 def _is_as_claimed(file: InboxFile) -> bool:

@@ -11,7 +11,7 @@ import structlog
 
 from chordwise.errors import ChordwiseError
 from chordwise.pipeline.intake import found_files
-from chordwise.pipeline.intake.found_files import FileSource
+from chordwise.pipeline.intake.found_files import FileSource, Hooks
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.reader import Reader, ReadingInterruptedError
@@ -60,7 +60,7 @@ class BackgroundIntakes:
             try:
                 source = FileSource(reader, io.BytesIO())
                 is_stopped = self._stopped.is_set
-                found_files.take_in(self._context, submission, source, is_stopped=is_stopped)
+                found_files.take_in(self._context, submission, source, Hooks(is_stopped=is_stopped))
             except ReadingInterruptedError:
                 log.info("intake.interrupted", run=submission.name)
             except ChordwiseError as error:

@@ -30,7 +30,12 @@ from chordwise.pipeline.models.batch_queue import batch_until
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT
 from chordwise.readers import failures
-from chordwise.readers.reader import ReadDocument, ReadText, UnreadDocument
+from chordwise.readers.reader import (
+    ReadDocument,
+    ReadingInterruptedError,
+    ReadText,
+    UnreadDocument,
+)
 from chordwise.settings import Settings
 from chordwise.storage import chunks, clock, documents, intakes, learned_examples, outbox, results
 from chordwise.storage.documents import Document
@@ -50,24 +55,17 @@ MAX_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TakenIn:
-    """The outcome of one intake, and how many of its jobs reuse a stored result."""
-
-    outcome: IntakeOutcome
-    jobs: int = 0
-    reused: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Offered:
     """One document, or unread document, to take in; its intake gets the id `intake_id`.
 
-    `entry_id` is the intake id of the list entry that contains it; the entry is removed from the
-    list with its last document. `name` is the name of that entry, `raw_path` the path of its file.
+    `entry_id` is the intake id of the list entry that contains it, as document number `position`
+    from 0; the entry is removed from the list with its last document. `name` is the name of that
+    entry, `raw_path` the path of its file.
     """
 
     document: ReadDocument | UnreadDocument
     entry_id: uuid.UUID | None = None
+    position: int = 0
     is_last: bool = True
     name: str = ""
     raw_path: bytes | None = None
@@ -237,7 +235,7 @@ def store(
     offered: Sequence[Offered],
     examples: ChosenExamples,
     divide: Divide,
-) -> list[TakenIn]:
+) -> None:
     """Store each document with its jobs and their messages, or the reason that there is none.
 
     The number of statements does not depend on the number of documents.
@@ -253,22 +251,12 @@ def store(
     seen = intakes.documents_in(session, run_questions.run.id, list(document_ids.values()))
     rows, new = _rows(offered, document_ids, seen)
     insert_all(session, Intake, rows, run_id=run_questions.run.id)
-    reused = Counter[uuid.UUID]()
     for group in divide(session, new):
-        reused += _add_jobs(session, settings, group.run_questions, group.documents, examples)
+        _add_jobs(session, settings, group.run_questions, group.documents, examples)
     counts = Counter(offer.entry_id for offer in offered if offer.entry_id is not None)
     ended = {offer.entry_id for offer in offered if offer.is_last}
     intakes.add_documents_taken(session, {of: counts[of] for of in counts if of not in ended})
     intakes.unlist(session, run_questions.run.id, {of: counts[of] for of in counts if of in ended})
-    jobs = len(options.types)
-    return [
-        TakenIn(
-            outcome=IntakeOutcome(str(row["outcome"])),
-            jobs=jobs if offer.intake_id in new else 0,
-            reused=reused[offer.intake_id],
-        )
-        for offer, row in zip(offered, rows, strict=True)
-    ]
 
 
 def _rows(
@@ -308,8 +296,8 @@ def _add_jobs(
     run_questions: RunQuestions,
     new: Mapping[uuid.UUID, NewDocument],
     examples: ChosenExamples,
-) -> Counter[uuid.UUID]:
-    """Add the jobs of the documents that are new to the run; count the reused results by intake.
+) -> None:
+    """Add the jobs of the documents that are new to the run.
 
     A job with a stored answer ends at once, and a job may follow another one. Every other job gets
     a message: for its only chunk, which is written here, or for its fan-out.
@@ -343,7 +331,6 @@ def _add_jobs(
     urgency = Urgency.of_run(run.priority)
     for task, ids in ((ANALYZE_SLICE, chunk_ids), (FAN_OUT, cut)):
         outbox.promise(session, task, ids, reason="submitted", urgency=urgency)
-    return Counter(job.intake_id for job in ended)
 
 
 def _new_job(
@@ -457,9 +444,9 @@ class BatchWriter:
     """Passes documents to `store`, in order and in batches; a context manager.
 
     A batch is stored when it is full, `FLUSH_SECONDS` after its first document, and at the end of
-    the block. If an exception ends the block, waiting documents are discarded. At most one full
-    batch waits while another one is stored, and none while a document larger than two batches is
-    stored.
+    the block, also when the reader is interrupted. If another exception ends the block, waiting
+    documents are discarded. At most one full batch waits while another one is stored, and none
+    while a document larger than two batches is stored.
     """
 
     def __init__(self, store: Callable[[Sequence[Offered]], object]) -> None:
@@ -482,13 +469,14 @@ class BatchWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        is_complete = kind is None or issubclass(kind, ReadingInterruptedError)
         with self._changed:
-            if kind is not None:
+            if not is_complete:
                 self._waiting.clear()
             self._is_closing = True
             self._changed.notify_all()
         self._thread.join()
-        if kind is None and self._error is not None:
+        if is_complete and self._error is not None:
             raise self._error
 
     def put(self, offered: Offered) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import BinaryIO, TypeAlias
 
@@ -16,8 +16,8 @@ from chordwise.domain import document_flags
 from chordwise.domain.states import ListedStatus
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ReadError
-from chordwise.pipeline.intake.document_batches import BatchWriter, Offered, TakenIn
-from chordwise.pipeline.intake.submit import Submission
+from chordwise.pipeline.intake.document_batches import BatchWriter, Offered
+from chordwise.pipeline.intake.submit import AlsoOfBatch, Submission
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers import failures
 from chordwise.readers.discovery import STDIN_SOURCE, FoundFile
@@ -113,19 +113,31 @@ def entry_of(file: FoundFile, name: str = "") -> IntakeEntry:
     )
 
 
-def take_in(
-    context: Context,
-    submission: Submission,
-    source: FileSource,
-    *,
-    on_taken: Callable[[str, TakenIn], None] = lambda _source, _taken: None,
-    is_stopped: Callable[[], bool] = lambda: False,
-) -> bool:
-    """Take in the remaining entries on the list of a run; return false if `is_stopped` ended it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What a process does beside taking in the entries of a list.
 
-    Another thread stores the documents in batches, and calls `on_taken`. The run is closed in any
-    case, so that the jobs of its documents continue. Files that are listed for readers are left to
-    them.
+    `is_stopped` is called between documents, and ends the intake. `on_taken` is called with each
+    stored document, in another thread, and `also` writes more in its transaction. `refusal` says
+    why an entry is not read; by default, those of an interrupted run are compared with their files.
+    """
+
+    is_stopped: Callable[[], bool] = lambda: False
+    on_taken: Callable[[Offered], None] = lambda _offered: None
+    also: AlsoOfBatch | None = None
+    refusal: Callable[[ListedFile], ReadError | None] | None = None
+
+
+_NO_HOOKS = Hooks()
+
+
+def take_in(
+    context: Context, submission: Submission, source: FileSource, hooks: Hooks = _NO_HOOKS
+) -> bool:
+    """Take in the remaining entries on the list of a run; return false if it was stopped.
+
+    The run is closed in any case, so that the jobs of its documents continue. Files that are listed
+    for readers are left to them.
 
     Raises:
         RunCancelledError: The run is cancelled; the rest is not read.
@@ -137,7 +149,7 @@ def take_in(
         return True
     entries = _with_stored(context, submission.remaining_entries())
     try:
-        return read_entries(submission, source, entries, on_taken=on_taken, is_stopped=is_stopped)
+        return read_entries(submission, source, entries, hooks)
     finally:
         submission.close()
 
@@ -146,48 +158,60 @@ def read_entries(
     submission: Submission,
     source: FileSource,
     entries: Iterable[tuple[ListedFile, ReadDocument | None]],
-    *,
-    on_taken: Callable[[str, TakenIn], None] = lambda _source, _taken: None,
-    is_stopped: Callable[[], bool] = lambda: False,
+    hooks: Hooks = _NO_HOOKS,
 ) -> bool:
-    """Take in list entries, with stored documents to analyze again; see `take_in`."""
+    """Take in list entries in batches, with stored documents to analyze again; see `take_in`.
+
+    Raises:
+        ReadingInterruptedError: The reader was interrupted; what it had read is stored.
+    """
 
     def store(batch: Sequence[Offered]) -> None:
-        for offer, taken in zip(batch, submission.take_in(batch), strict=True):
-            on_taken(offer.name, taken)
+        submission.take_in(batch, hooks.also)
+        for offered in batch:
+            hooks.on_taken(offered)
 
     with BatchWriter(store) as writer:
         for listed, stored in entries:
-            if is_stopped():
+            if hooks.is_stopped():
                 return False
-            documents = _documents(submission, source, listed, stored)
-            for document, last in marking_last(documents):
-                offered = Offered(
-                    document=document,
-                    entry_id=listed.id,
-                    is_last=last,
-                    name=listed.source,
-                    raw_path=listed.raw_path,
-                )
+            for offered in _offered(submission, source, listed, stored, hooks):
                 writer.put(offered)
-                if not last and is_stopped():  # a file may contain very many documents
+                if not offered.is_last and hooks.is_stopped():  # a file may be very long
                     return False
     return True
 
 
-def marking_last(documents: Iterable[Found]) -> Iterator[tuple[Found, bool]]:
-    """Yield each document together with whether it is the last one."""
-    waiting: list[Found] = []
-    for document in documents:
-        if waiting:
-            yield waiting.pop(), False
-        waiting.append(document)
-    for document in waiting:
-        yield document, True
+def _offered(
+    submission: Submission,
+    source: FileSource,
+    listed: ListedFile,
+    stored: ReadDocument | None,
+    hooks: Hooks,
+) -> Iterator[Offered]:
+    """Yield the documents of an entry, the last one marked."""
+    documents = _documents(submission, source, listed, stored, hooks)
+    document: Found | None = next(documents)
+    position = listed.documents_taken
+    while document is not None:
+        following = next(documents, None)
+        yield Offered(
+            document=document,
+            entry_id=listed.id,
+            is_last=following is None,
+            position=position,
+            name=listed.source,
+            raw_path=listed.raw_path,
+        )
+        document, position = following, position + 1
 
 
 def _documents(
-    submission: Submission, source: FileSource, listed: ListedFile, stored: ReadDocument | None
+    submission: Submission,
+    source: FileSource,
+    listed: ListedFile,
+    stored: ReadDocument | None,
+    hooks: Hooks,
 ) -> Iterator[Found]:
     """Yield the documents of a list entry that are to be taken in; at least one."""
     if stored is not None:
@@ -204,7 +228,8 @@ def _documents(
         error = failures.named(listed.source, failure)
         yield UnreadDocument(source=listed.source, error=error)
         return
-    reason = _refusal(listed) if submission.is_resumed or is_gone else None
+    refusal = hooks.refusal or (_refusal if submission.is_resumed or is_gone else None)
+    reason = None if refusal is None else refusal(listed)
     if reason is None:
         documents = source.read(
             _found_file(listed), submission.options.columns, listed.source, submission.transcriber

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from chordwise.errors import ChordwiseError, LeaseLostError, ServiceUnavailableError
-from chordwise.pipeline.intake.found_files import FileSource, read_entries
+from chordwise.pipeline.intake.found_files import FileSource, Hooks, read_entries
 from chordwise.pipeline.intake.submit import Submission, join
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.reader import Reader
@@ -96,7 +96,7 @@ class ListReader:
             return
         source = FileSource(self.reader, io.BytesIO())
         entries = [(file, None) for file in files]
-        read_entries(self._submission, source, entries, is_stopped=self._is_stopped)
+        read_entries(self._submission, source, entries, Hooks(is_stopped=self._is_stopped))
         if not self._submission.is_left_to_readers():
             self._submission.close()
             self._submission = None

@@ -24,7 +24,7 @@ from chordwise.pipeline.intake import (
     learned_examples,
     transcription,
 )
-from chordwise.pipeline.intake.document_batches import Offered, RunQuestions, TakenIn
+from chordwise.pipeline.intake.document_batches import Offered, RunQuestions
 from chordwise.pipeline.intake.experiments import VariantAssignment
 from chordwise.pipeline.intake.run_options import (
     RunOptions,
@@ -130,9 +130,7 @@ class Submission:
             yield from entries
             after = entries[-1].position
 
-    def take_in(
-        self, offered: Sequence[Offered], also: AlsoOfBatch | None = None
-    ) -> Sequence[TakenIn]:
+    def take_in(self, offered: Sequence[Offered], also: AlsoOfBatch | None = None) -> None:
         """Store documents with their jobs and messages, or the reasons that there are none.
 
         They are stored in one transaction, in which `also` writes more. If PostgreSQL rejects a
@@ -146,7 +144,7 @@ class Submission:
                 commit was lost or several transactions were needed.
         """
         with self._turn:
-            return self._store(offered, also)
+            self._store(offered, also)
 
     def close(self) -> None:
         """Release the lease of the run's intake.
@@ -193,35 +191,33 @@ class Submission:
                 "`chordwise runs RUN` shows its progress.",
             )
 
-    def _store(self, offered: Sequence[Offered], also: AlsoOfBatch | None) -> Sequence[TakenIn]:
-        outcomes: Sequence[TakenIn] = ()
+    def _store(self, offered: Sequence[Offered], also: AlsoOfBatch | None) -> None:
+        is_repeated = False
         try:
             examples = self._run_questions.choose_examples(offered)
             for attempt in self._context.database.attempts(DATABASE_TIMEOUT):
                 with attempt as session:
-                    if outcomes and intakes.exists(session, offered[0].intake_id):
+                    if is_repeated and intakes.exists(session, offered[0].intake_id):
                         continue  # an earlier attempt was committed; only its response was lost
                     self._context.guard(session)
                     if self._reader is not None:
                         ids = {offer.entry_id for offer in offered if offer.entry_id is not None}
                         intakes.require_reader(session, self.run_id, ids, self._reader)
                     settings, divide = self._context.settings, self._assignment.groups
-                    outcomes = document_batches.store(
+                    document_batches.store(
                         session, settings, self._run_questions, offered, examples, divide
                     )
+                    is_repeated = True
                     if also is not None:
                         also(session, offered)
                     # Last, because ends of jobs wait for this lock.
                     self._require_lease(session)
         except (DataError, UnicodeError) as error:
-            return [
-                outcome
-                for part in _split_or_replace(offered, error)
-                for outcome in self._store(part, also)
-            ]
+            for part in _split_or_replace(offered, error):
+                self._store(part, also)
+            return
         self._unlisted += sum(offer.entry_id is None for offer in offered)
         self._assignment.check()
-        return outcomes
 
 
 def open_run(
