@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -15,7 +16,6 @@ from pydantic_core import CoreSchema, core_schema
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import UsageError
 from chordwise.kinds import Kinds
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_VOTES = 15
 """The maximum number of samples for a vote; further samples hardly change the result."""
+_DIGITS_OF_VERSION = 12
 
 
 ANALYSES: Kinds[AnalysisDefinition] = Kinds("chordwise.domain.analyses", "ANALYSIS")
@@ -81,6 +82,36 @@ class Stage(StrEnum):
     REVISE = "revise"
     TRANSCRIBE = "transcribe"
     PLAN = "plan"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptTemplate:
+    """A template of a prompt; `name` is the analysis type and the stage, joined by a dot.
+
+    `system` is common to all questions of a run, so that providers can cache it; `user` holds the
+    text. A released template has a `number`, a user's own one a `variant`, by which it is chosen.
+    """
+
+    name: str
+    number: int = 0
+    variant: str = ""
+    system: str
+    user: str
+
+    @property
+    def title(self) -> str:
+        """Return the file name without its extension: `name@number` or `name@variant`."""
+        return f"{self.name}@{self.variant or self.number}"
+
+    @property
+    def version(self) -> str:
+        """Return the value of `prompt_version`; that of a user's own template includes its hash."""
+        return f"{self.title}-{self.sha256[:_DIGITS_OF_VERSION]}" if self.variant else self.title
+
+    @property
+    def sha256(self) -> str:
+        """Return the hash that distinguishes a changed template from a released one."""
+        return hashlib.sha256(f"{self.system}\0{self.user}".encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

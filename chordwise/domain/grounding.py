@@ -23,7 +23,7 @@ from itertools import islice
 from chordwise.domain import json_values, layout, mentions
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.layout import Place, Plain
-from chordwise.domain.negation import denies
+from chordwise.domain.words import denies
 
 # The lower case of the last three letters is longer, or depends on their position.
 _TYPOGRAPHY = str.maketrans(

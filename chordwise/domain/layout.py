@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from chordwise.domain.negation import denies
+from chordwise.domain.words import denies
 
 Place = tuple[int, int]
 """Start and end in a text, the end exclusive."""

@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from string import Template
 
 from chordwise.domain import critique, examples, grounding, items, json_values, schemas
-from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType
+from chordwise.domain.analysis_tasks import (
+    AnalysisOptions,
+    AnalysisTask,
+    AnalysisType,
+    PromptTemplate,
+)
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.templates import PromptTemplate
 
 _MARK = "TEXT-"
 # A document that contains its own mark takes 2 ** (4 * digits) hashes to construct: the 48 bits of

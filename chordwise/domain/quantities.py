@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 
 from chordwise.domain.words import word_lists
 
@@ -130,6 +131,7 @@ def powers_in(text: str) -> set[int]:
     return {POWER_OF[word] for word in words if word in POWER_OF and word not in UNSURE_SCALES}
 
 
+@lru_cache(maxsize=1_000)
 def _unit(name: str) -> tuple[str, Decimal] | None:
     """Return the base unit and factor of a unit; “calendar days” are days, and so is 日以内."""
     lowered = name.lower()

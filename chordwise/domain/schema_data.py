@@ -235,7 +235,8 @@ def _joined_rows(
     """Yield the rows of the joined lists: the paths of the list and of the row, and the row."""
     if isinstance(value, dict):
         for name, member in value.items():
-            yield from _joined_rows(member, node.member(name), json_values.pointer(path, name))
+            if isinstance(member, dict | list):
+                yield from _joined_rows(member, node.member(name), json_values.pointer(path, name))
     elif isinstance(value, list) and not node.is_tuple:
         for position, row in enumerate(value):
             yield path, json_values.pointer(path, position), row

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from chordwise.domain import json_values, schemas, value_in_quote
 from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.memo import memoized_by_identity
 
 MAX_DEPTH = 6
 """The depth of objects to which the rules of a schema are read; references can make it infinite."""
@@ -24,15 +25,12 @@ class SchemaNode:
 
     @classmethod
     def root_of(cls, schema: JsonObject) -> SchemaNode:
-        """Return the root node of the data."""
-        return cls(schema, (schema,))
+        """Return the root node of the data, with the nodes below it that were asked for before."""
+        return _root_of(schema)
 
     def member(self, name: str) -> SchemaNode:
         """Return the node of a member of an object."""
-        forms = [json_values.as_object(form.get("properties") or {}) for form in self._forms]
-        declared = tuple(form[name] for form in forms if form.get(name) is not None)
-        others = tuple(form.get("additionalProperties") for form in self._forms)
-        return SchemaNode(self.root, declared or others)
+        return self._members.get(name, self._other_members)
 
     def at(self, path: str) -> SchemaNode:
         """Return the node at a JSON Pointer into the data."""
@@ -42,7 +40,7 @@ class SchemaNode:
             node = node.items if is_position else node.member(step)
         return node
 
-    @property
+    @cached_property
     def items(self) -> SchemaNode:
         """Return the node of the items of a list."""
         return SchemaNode(self.root, tuple(form.get("items") for form in self._forms))
@@ -62,8 +60,7 @@ class SchemaNode:
     @property
     def properties(self) -> list[str]:
         """Return the names of the members that the schema declares, each once."""
-        declared = (json_values.as_object(form.get("properties") or {}) for form in self._forms)
-        return list(dict.fromkeys(name for members in declared for name in members))
+        return list(self._members)
 
     @property
     def required(self) -> set[str]:
@@ -199,6 +196,24 @@ class SchemaNode:
         return next((text for text in declared if text), "")
 
     @cached_property
+    def _members(self) -> dict[str, SchemaNode]:
+        """The nodes of the members that the schema declares, in its order."""
+        declared: dict[str, list[JsonValue]] = {}
+        for form in self._forms:
+            for name, rules in json_values.as_object(form.get("properties") or {}).items():
+                declared.setdefault(name, []).extend([] if rules is None else [rules])
+        return {
+            name: SchemaNode(self.root, tuple(rules)) if rules else self._other_members
+            for name, rules in declared.items()
+        }
+
+    @cached_property
+    def _other_members(self) -> SchemaNode:
+        return SchemaNode(
+            self.root, tuple(form.get("additionalProperties") for form in self._forms)
+        )
+
+    @cached_property
     def _forms(self) -> tuple[JsonObject, ...]:
         """Return the applicable schemas, each once, including recursive ones."""
         forms: list[JsonObject] = []
@@ -212,3 +227,8 @@ class SchemaNode:
                 for name in ("allOf", "anyOf", "oneOf"):
                     waiting += json_values.objects(schema.get(name))
         return tuple(forms)
+
+
+@memoized_by_identity
+def _root_of(schema: JsonObject) -> SchemaNode:
+    return SchemaNode(schema, (schema,))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from string import Template
 
-from chordwise.domain import templates as rules
-from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, Stage
-from chordwise.domain.templates import PromptTemplate
+from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, PromptTemplate, Stage
 from chordwise.errors import ConfigurationError
 
 _FILE_NAME = re.compile(
@@ -23,6 +22,8 @@ REVISION = "revision"
 TABLE_HEADER = "table-header"
 TRANSCRIPTION = "transcription"
 PLAN = "plan"
+_VARIABLES = ("text", "mark", "schema", "instructions")
+"""The variables of every template; without one of them an option would be lost."""
 
 
 @cache
@@ -172,7 +173,38 @@ def _checked(file: Path) -> PromptTemplate:
             f"{file} has a number, which released templates have.",
             f"Name the variant: {template.name}@brief.toml.",
         )
-    for problem in rules.problems(template):
-        line = content[: content.find(problem.text)].count("\n") + 1 if problem.text else 1
-        raise ConfigurationError(f"{file}, line {line}: {problem.what}.", "See docs/prompts.md.")
+    if problem := _problem(template):
+        what, text = problem
+        line = content[: content.find(text)].count("\n") + 1
+        raise ConfigurationError(f"{file}, line {line}: {what}.", "See docs/prompts.md.")
     return template
+
+
+def _problem(template: PromptTemplate) -> tuple[str, str] | None:
+    """Return what is wrong with the variables of a template, and the text, empty for all of it."""
+    kind, _, stage = template.name.partition(".")
+    is_of_items = kind == "extraction" and not stage.startswith("schema.")
+    required = (*_VARIABLES, *["labels"] * (kind == "classification"), *["items"] * is_of_items)
+    allowed = (*required, "kind")
+    text = f"{template.system}\n{template.user}"
+    for match in Template.pattern.finditer(text):
+        if match["invalid"] is not None:
+            return "a dollar sign alone is written $$", match[0]
+        if {*_names(match[0])} - {*allowed}:
+            return f"there is no variable {match[0]}; allowed: {_listed(allowed)}", match[0]
+    if missing := [name for name in required if name not in _names(text)]:
+        return f"missing: {_listed(missing)}; needed: {_listed(required)}", ""
+    names = _names(template.user)
+    place = names.index("text") if names.count("text") == 1 else 0
+    if "mark" not in names[:place] or "mark" not in names[place:]:  # a document could end the text
+        return "user has to hold $text once, with $mark before and after it", ""
+    return None
+
+
+def _names(text: str) -> list[str]:
+    matches = Template.pattern.finditer(text)
+    return [name for match in matches if (name := match["named"] or match["braced"])]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"${name}" for name in names)

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from chordwise.domain.templates import PromptTemplate
+from chordwise.domain.analysis_tasks import PromptTemplate
 from chordwise.errors import ConfigurationError
 from chordwise.storage.record import CreatedAt, Record
 

@@ -14,12 +14,11 @@ from chordwise.domain import items as item_names
 from chordwise.domain.analyses import extraction
 from chordwise.domain.analyses.sentiment import label_for
 from chordwise.domain.analysis import analysis_for
-from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType, PromptTemplate
 from chordwise.domain.grounding import Source
 from chordwise.domain.items import DEFAULT_ITEMS, ColumnKind, kind_of
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.prompts import render
-from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import UsageError
 from chordwise.llm import schema_dialects
 from tests.fakes.completion_requests import a_task

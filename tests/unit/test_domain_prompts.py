@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chordwise.domain import answers, examples, json_values, templates, tokens
+from chordwise.domain import answers, examples, json_values, tokens
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import (
     AnalysisOptions,
     AnalysisTask,
     AnalysisType,
     Example,
+    PromptTemplate,
     Stage,
 )
 from chordwise.domain.answers import quality_of
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.prompts import Prompt, render
-from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.prompts import library
 from tests.fakes.completion_requests import a_task
@@ -237,36 +238,45 @@ OWN = PromptTemplate(
 )
 
 
-def test_an_edit_changes_the_version() -> None:
+def written(template: PromptTemplate, folder: Path) -> PromptTemplate:
+    """Write a template to a file, as a user does, and read it."""
+    texts = f"system = {json.dumps(template.system)}\nuser = {json.dumps(template.user)}\n"
+    (folder / f"{template.title}.toml").write_text(texts)
+    (read,) = library.templates_in(folder)
+    return read
+
+
+def test_an_edit_changes_the_version(tmp_path: Path) -> None:
     edited = replace(OWN, system="Costs in $$: ${instructions} ${schema} $kind")
 
     assert OWN.version == f"summary.analyze@brief-{OWN.sha256[:12]}"
     assert edited.version != OWN.version
     assert replace(edited, variant="", number=3).version == "summary.analyze@3"
-    assert [*templates.problems(OWN), *templates.problems(edited)] == []
+    assert written(OWN, tmp_path) == OWN
+    assert written(edited, tmp_path) == edited
 
 
 @pytest.mark.parametrize(
-    ("changes", "complaint", "variable"),
+    ("changes", "complaint"),
     [
-        ({"system": "$schema $instructions $nonsense"}, "no variable $nonsense", "$nonsense"),
-        ({"system": "$schema $instructions $labels"}, "no variable $labels", "$labels"),
-        ({"system": "$schema $instructions 5 $ each"}, "written $$", "$"),
-        ({"system": "$schema"}, "missing: $instructions", ""),
-        ({"name": "classification.analyze"}, "missing: $labels", ""),
-        ({"name": "extraction.analyze"}, "missing: $items", ""),
-        ({"user": "$mark $text"}, "$mark before and after", ""),
-        ({"user": "$mark $text $mark $text"}, "$text once", ""),
-        ({"system": "$instructions $schema $text", "user": "$mark $mark"}, "$text once", ""),
+        ({"system": "$schema $instructions $nonsense"}, r"line 1: there is no variable \$nonsense"),
+        ({"user": "$mark\n$text $labels\n$mark"}, r"line 2: there is no variable \$labels"),
+        ({"system": "$schema $instructions 5 $ each"}, "line 1: a dollar sign alone is written"),
+        ({"system": "$schema"}, r"missing: \$instructions"),
+        ({"name": "classification.analyze"}, r"missing: \$labels"),
+        ({"name": "extraction.analyze"}, r"missing: \$items"),
+        ({"user": "$mark $text"}, r"\$mark before and after"),
+        ({"user": "$mark $text $mark $text"}, r"\$text once"),
+        ({"system": "$instructions $schema $text", "user": "$mark $mark"}, r"\$text once"),
     ],
 )
 def test_invalid_variables_are_named(
-    changes: dict[str, str], complaint: str, variable: str
+    changes: dict[str, str], complaint: str, tmp_path: Path
 ) -> None:
-    (problem, *_) = templates.problems(replace(OWN, **changes))  # type: ignore[arg-type]  # texts
+    template = replace(OWN, **changes)  # type: ignore[arg-type]  # texts
 
-    assert complaint in problem.what
-    assert problem.text == variable
+    with pytest.raises(ConfigurationError, match=complaint):
+        written(template, tmp_path)
 
 
 TEXT = "The mill burned down in 1911. Nobody was hurt."

@@ -26,8 +26,7 @@ from chordwise.domain.extractive.values import ValueKind, values
 from chordwise.domain.facts import Fact, facts
 from chordwise.domain.grounding import Source
 from chordwise.domain.learning import fields
-from chordwise.domain.scales import with_scales
-from chordwise.domain.typed_values import TypedValue, typed
+from chordwise.domain.typed_values import TypedValue, typed, with_scales
 from tests.fakes.generated_answers import a_field
 
 Case = dict[str, str]

@@ -14,9 +14,14 @@ from chordwise.cli.command import group
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.domain.analysis import analysis_for
-from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.analysis_tasks import (
+    AnalysisOptions,
+    AnalysisTask,
+    AnalysisType,
+    PromptTemplate,
+    Stage,
+)
 from chordwise.domain.prompts import Prompt, render
-from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import ConfigurationError, ExitCode, UsageError
 from chordwise.pipeline.intake.run_options import requested
 from chordwise.pipeline.quoting.quote import read_all

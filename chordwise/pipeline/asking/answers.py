@@ -13,13 +13,12 @@ import structlog
 
 from chordwise.domain import checks, chunking, missing_rows, outline, self_consistency, tokens
 from chordwise.domain.analysis import analysis_for, mean
-from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType
+from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, PromptTemplate
 from chordwise.domain.answers import Answer
 from chordwise.domain.critique import objection_to
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.missing_rows import MissingRows
-from chordwise.domain.templates import PromptTemplate
 from chordwise.domain.validation import MAX_PROBLEMS
 from chordwise.errors import (
     AwaitingBatchError,

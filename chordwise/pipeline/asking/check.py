@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from chordwise.domain import grounding, missing_rows, prompts, scales, validation
+from chordwise.domain import grounding, missing_rows, prompts, typed_values, validation
 from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType
 from chordwise.domain.answers import Answer, lowered_by, quality_of
 from chordwise.domain.critique import analysis_of
@@ -119,7 +119,7 @@ def _check(
     marked = analysis.with_marks(analysis.without_reasoning(parsed.answer), task.options)
     output = grounding.ground(marked, source)
     if task.analysis_type == AnalysisType.EXTRACTION and task.options.schema is None:
-        output = scales.with_scales(output, source, task.options)
+        output = typed_values.with_scales(output, source, task.options)
     is_repaired = repaired or parsed.repaired
     missing = missing_rows.union(
         missing_rows.compare(

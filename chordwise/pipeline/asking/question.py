@@ -11,7 +11,13 @@ from typing import TypeVar
 
 from chordwise.domain import critique, field_groups, items, outline, tokens, validation
 from chordwise.domain.analysis import AnalysisDefinition
-from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.analysis_tasks import (
+    AnalysisOptions,
+    AnalysisTask,
+    AnalysisType,
+    PromptTemplate,
+    Stage,
+)
 from chordwise.domain.chunking import RowSize, TextBudget
 from chordwise.domain.field_groups import FieldGroup
 from chordwise.domain.grounding import Source
@@ -19,7 +25,6 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.memo import memoized_by_identity
 from chordwise.domain.prompts import render, render_examples, render_header, render_revision
 from chordwise.domain.schema_nodes import SchemaNode
-from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import ConfigurationError, InvalidAnswerError, ModelError
 from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
 from chordwise.llm.schema_dialects import MAX_ENUM_VALUES

@@ -21,6 +21,7 @@ from chordwise.domain.analysis_tasks import (
     AnalysisTask,
     AnalysisType,
     Example,
+    PromptTemplate,
     Stage,
     implied_types,
     options_for,
@@ -30,7 +31,6 @@ from chordwise.domain.flags import RUN_NAME, Option
 from chordwise.domain.identifiers import id_in
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.states import Lane
-from chordwise.domain.templates import PromptTemplate
 from chordwise.embedded import stack
 from chordwise.errors import ConfigurationError, ReadError, UsageError
 from chordwise.llm.provider import require_key
