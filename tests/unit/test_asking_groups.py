@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -24,9 +25,9 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.schemas import CHECKS
 from chordwise.errors import (
     AwaitingBatchError,
-    ContextTooLongError,
     InvalidAnswerError,
     ModelOverloadedError,
+    RefusedError,
     TruncatedError,
 )
 from chordwise.llm.middleware.cached import key_of
@@ -35,7 +36,7 @@ from chordwise.pipeline.asking import ask
 from chordwise.pipeline.asking.assessment import AssessedAnswer
 from chordwise.pipeline.asking.critique import examine_answer
 from chordwise.pipeline.asking.merge import Synthesizer
-from chordwise.pipeline.asking.question import groups_of, request_for
+from chordwise.pipeline.asking.question import groups_of, parts_of, request_for
 from tests.fakes import wide_schemas as wide
 from tests.fakes.asking import question
 from tests.fakes.scripted_model import Answer as Scripted
@@ -63,6 +64,12 @@ def a_task(schema: JsonObject = wide.SCHEMA, options: AnalysisOptions = NO_OPTIO
 def ask_for(line: Line, task: AnalysisTask | None = None) -> tuple[Answer, ScriptedModel]:
     model = ScriptedModel([line], repeat_last=True)
     return ask(question(model, task or a_task(), TEXT)), model
+
+
+@cache
+def whole() -> tuple[Answer, ScriptedModel]:
+    """Return the answer that has every value, and the model that gave it."""
+    return ask_for(wide.replay)
 
 
 def about(*names: str) -> Callable[[CompletionRequest], bool]:
@@ -101,7 +108,7 @@ def nulls(request: CompletionRequest) -> str:
 
 
 def test_369_fields_are_asked_for_in_groups_and_joined_without_a_loss() -> None:
-    answer, model = ask_for(wide.replay)
+    answer, model = whole()
 
     fields = [wide.fields_of(request) for request in model.requests]
     assert sum(fields) == wide.FIELDS
@@ -317,7 +324,7 @@ def test_lists_of_other_groups_may_have_the_records_that_a_list_lacks() -> None:
     schema["properties"] = {"a_list": rows, **properties, "list": rows}
 
     _, model = ask_for(nulls, a_task(schema))
-    _, other = ask_for(wide.replay)
+    _, other = whole()
 
     assert [request.task.lists_elsewhere for request in model.requests] == [True, True]
     assert not any(request.task.lists_elsewhere for request in other.requests)
@@ -333,15 +340,16 @@ def test_examples_show_the_fields_of_the_group() -> None:
         a_task(options=AnalysisOptions(examples=(example,))),
         replace(a_task(), examples=(example,)),
     ):
-        _, model = ask_for(wide.replay, task)
-        first, *others = [request.system + request.user for request in model.requests]
+        model = ScriptedModel([])
+        requests = [request_for(model, part) for part in parts_of(model, task)]
+        first, *others = [request.system + request.user for request in requests]
         assert f'"evidence": [{json.dumps(quote)}]' in first
         assert all('"evidence": []' in other for other in others)
         assert '"mark_9": "V-1-9"' not in first
 
 
 def test_contested_values_of_chunks_are_reconciled_in_groups() -> None:
-    answer, _ = ask_for(wide.replay)
+    answer, _ = whole()
     other = replace(answer, output=json.loads(json.dumps(answer.output)))
     json_values.as_object(other.output["data"])["mark_0"] = "V-9-9"
 
@@ -361,7 +369,7 @@ def test_contested_values_of_chunks_are_reconciled_in_groups() -> None:
 
 
 def test_an_answer_is_revised_in_groups() -> None:
-    draft, _ = ask_for(wide.replay)
+    draft, _ = whole()
     objection = {"principle": 1, "path": "/data/mark_0", "problem": "Look again."}
 
     def examining(request: CompletionRequest) -> Scripted:
@@ -380,7 +388,7 @@ def test_an_answer_is_revised_in_groups() -> None:
 
 
 def test_the_library_says_which_fields_are_missing() -> None:
-    error = ContextTooLongError("The prompt is too long.")
+    error = RefusedError("It declines.")
     line = replaying(lambda request, gold: error if LAST(request) else json.dumps(gold))
     model = ScriptedModel([line], repeat_last=True)
     request = AnalysisRequest(text=TEXT, analysis_type=AnalysisType.EXTRACTION, schema=wide.SCHEMA)

@@ -493,10 +493,10 @@ def test_markup_and_hyphenation_are_ignored(quote: str, text: str) -> None:
 def test_hostile_documents_are_searched_in_linear_time(unit: str) -> None:
     started = time.process_time()
 
-    span = Source(unit * (200_000 // len(unit))).locate("some three words ... and three others")
+    span = Source(unit * (100_000 // len(unit))).locate("some three words ... and three others")
 
     assert span is None
-    assert time.process_time() - started < 20
+    assert time.process_time() - started < 5
 
 
 def test_the_kind_of_grounding_is_kept_in_a_synthesis() -> None:

@@ -100,7 +100,7 @@ def quotes(output: JsonObject) -> list[str]:
 
 
 @given(TEXTS)
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 def test_any_text_gets_a_valid_answer_with_verbatim_quotes(text: str) -> None:
     for task in tasks(text):
         output = answer(task)
@@ -116,7 +116,7 @@ def test_edge_texts_get_valid_answers(text: str) -> None:
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=3))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=12)
 def test_a_synthesis_is_valid_and_keeps_quotes(texts: list[str]) -> None:
     for position in range(len(list(tasks("")))):
         chunk_tasks = [list(tasks(text))[position] for text in texts]

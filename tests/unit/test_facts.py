@@ -39,7 +39,7 @@ def facts_of(output: JsonObject, analysis_type: AnalysisType) -> list[Fact]:
 
 
 @pytest.mark.parametrize("analysis_type", list(AnalysisType))
-@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=20, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_the_path_of_a_fact_resolves_to_its_value(
     analysis_type: AnalysisType, data: st.DataObject
