@@ -21,7 +21,6 @@ from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs.run_control import retry
 from chordwise.settings import Settings
 from tests.fakes.commands import output_of
-from tests.fakes.generated_answers import a_field
 from tests.fakes.order_rows import (
     EQUAL_COUNT,
     ORDER,
@@ -299,17 +298,6 @@ def expect_missing_rows(run: str, folder: Path) -> None:
     assert json.loads(row["missing_rows"])[0]["kept"] == 30
 
 
-def test_one_missing_row_of_many_is_not_rounded_away(small_chunks: Settings) -> None:
-    pipeline, _ = worked(
-        small_chunks, extracting(max_rows=ROW_COUNT - 1), options=an_extraction_run(UNJOINABLE)
-    )
-
-    ((status, quality, coverage, needs_review),) = pipeline.rows(MEASURES)
-    assert (status, needs_review) == ("partial", True)
-    assert quality == 0.998
-    assert coverage == pytest.approx((ROW_COUNT - 1) / ROW_COUNT)
-
-
 def test_the_merge_after_a_truncated_synthesis_loses_no_row(small_chunks: Settings) -> None:
     pipeline, submission = worked(
         small_chunks, cut_off_in_syntheses, options=an_extraction_run(TITLED)
@@ -379,19 +367,3 @@ def test_a_revision_that_drops_rows_is_rejected(settings: Settings) -> None:
     assert pipeline.value("SELECT critique_outcome FROM document_results") == "kept"
     assert "5 of 20 rows" in str(pipeline.value("SELECT critique ->> 'reason' FROM results"))
     assert pipeline.value("SELECT needs_review FROM results")
-
-
-def test_each_number_of_a_list_of_an_item_is_kept(small_chunks: Settings) -> None:
-    def naming(request: CompletionRequest) -> str:
-        quotes = request.task.text.strip().splitlines()
-        fields = [a_field("prices", quote.split()[2], 8, quote=quote) for quote in quotes]
-        return json.dumps({"fields": fields})
-
-    analysis = AnalysisOptions(instructions="prices")
-    options = a_run(AnalysisType.EXTRACTION, analysis=analysis)
-    pipeline, _ = worked(small_chunks, naming, options=options)
-
-    assert pipeline.rows(MEASURES) == [("succeeded", 1.0, 1.0, False)]
-    counted = "SELECT count(*), count(DISTINCT start_char) FROM facts WHERE item = 'prices'"
-    assert pipeline.rows(counted) == [(ROW_COUNT, ROW_COUNT)]
-    assert not any(request.task.answers for request in pipeline.model.requests)

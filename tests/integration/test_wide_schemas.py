@@ -105,20 +105,30 @@ def test_a_run_has_all_fields_and_costs_what_was_quoted(
         assert is_within(written, line.output_tokens)
 
 
-def test_the_columns_of_the_table_are_those_of_all_groups(settings: Settings) -> None:
+def test_the_table_and_the_explanation_have_the_fields_of_all_groups(
+    settings: Settings, tmp_path: Path
+) -> None:
+    known = AWAY.model_dump(include={"provider", "model", "base_url", "price"})
+    lines = [f"{name} = {json.dumps(value)}" for name, value in known.items()]
+    (tmp_path / "chordwise.toml").write_text("\n".join([f"[models.{SCRIPTED}]", *lines]))
     pipeline = a_wide_pipeline(settings, wide.replay)
-    pipeline.analyze(DOCUMENT, options=run_options())
+    submission = pipeline.analyze(DOCUMENT, options=run_options())
 
     columns = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'deeds'"
     deep = "part_2_head_2_item_2_line_1_code_2"
     shown = f"SELECT mark_0, {deep}, {deep}_trust, needs_review FROM answers.deeds"  # noqa: S608 - a name
     quoted = f"SELECT {deep}_quote FROM answers.deeds_evidence"  # noqa: S608 - a name of the test
     names = deep.replace("_", " ")
+    job = str(pipeline.job(submission).id)
+    explained = json.loads(output_of("explain", job, "--json").out)
 
     assert int(str(pipeline.value(columns))) > 2 * (wide.FIELDS - 6)
     assert pipeline.rows(shown) == [("V-1-0", "V-5-2-2-2-1-2", "supported", False)]
     assert pipeline.rows(quoted) == [(f"{names} has the code V-5-2-2-2-1-2.",)]
     assert pipeline.value("SELECT count(*) FROM answers.deeds_payments") == 8
+    first = explained["explanation"]["chunks"][0]
+    assert '"mark_0"' in first["prompt"]["system"]
+    assert '"payments"' in first["prompt"]["system"]
 
 
 def test_fields_of_an_invalid_group_are_missing_and_unread(settings: Settings) -> None:
@@ -146,20 +156,3 @@ def test_fields_of_an_invalid_group_are_missing_and_unread(settings: Settings) -
 
 
 NO_JSON = "The answer is not JSON, or is incomplete."
-
-
-def test_an_explanation_shows_the_questions_of_all_groups(
-    settings: Settings, tmp_path: Path
-) -> None:
-    known = AWAY.model_dump(include={"provider", "model", "base_url", "price"})
-    lines = [f"{name} = {json.dumps(value)}" for name, value in known.items()]
-    (tmp_path / "chordwise.toml").write_text("\n".join([f"[models.{SCRIPTED}]", *lines]))
-    pipeline = a_wide_pipeline(settings, wide.replay)
-    submission = pipeline.analyze(DOCUMENT, options=run_options())
-
-    job = str(pipeline.job(submission).id)
-    explained = json.loads(output_of("explain", job, "--json").out)
-
-    first = explained["explanation"]["chunks"][0]
-    assert '"mark_0"' in first["prompt"]["system"]
-    assert '"payments"' in first["prompt"]["system"]

@@ -379,9 +379,10 @@ def test_numbers_of_a_list_at_different_places_are_kept() -> None:
         {"fields": [here, there, later]},
     ]
 
-    merged = EXTRACTION.merge(parts, options)
+    joining = EXTRACTION.join(parts, options)
 
-    assert merged["fields"] == [here, here, there, {**fee, "mentions": 2}]
+    assert joining.output["fields"] == [here, here, there, {**fee, "mentions": 2}]
+    assert joining.parts == ()
 
 
 def test_the_confidence_of_an_extraction_is_that_of_its_values() -> None:

@@ -206,6 +206,13 @@ def test_quality_is_the_share_of_grounded_quotes_lowered_by_a_repair() -> None:
     assert quality_of(answer, repaired=False) == 0.5
     assert quality_of(answer, repaired=True) == 0.4
     assert quality_of({}, repaired=False) == 1.0
+    # One missing row of many is not rounded away.
+    assert [answers.lowered_by(1.0, share) for share in (0.25, 599 / 600, 0.99999, 1)] == [
+        0.25,
+        0.998,
+        0.999,
+        1,
+    ]
 
 
 def test_coverage_is_the_share_of_characters_with_an_answer() -> None:
