@@ -265,17 +265,11 @@ def round_robin(lists: Sequence[Sequence[Item]], limit: int) -> list[Item]:
         room = limit - len(chosen)
         if room <= 0:
             break
-        chosen += [(place, rank) for place in _spread(places, room)]
+        if room < len(places):
+            step = (len(places) - 1) / max(1, room - 1)
+            places = [places[round(index * step)] for index in range(room)]
+        chosen += [(place, rank) for place in places]
     return [lists[place][rank] for place, rank in sorted(chosen)]
-
-
-def _spread(places: list[int], room: int) -> list[int]:
-    if len(places) <= room:
-        return places
-    if room == 1:
-        return [places[0]]
-    step = (len(places) - 1) / (room - 1)
-    return [places[round(index * step)] for index in range(room)]
 
 
 def gather_objects(answers: Sequence[JsonObject], name: str) -> list[list[JsonObject]]:

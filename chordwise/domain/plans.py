@@ -227,10 +227,6 @@ _AMBIGUOUS = re.compile(r"-?[1-9]\d{0,2}\.\d{3}")  # ten, or ten thousand
 _MAX_EXPONENT = 100  # within the numbers of PostgreSQL
 
 
-def _usual_first(currency: str) -> tuple[bool, str]:
-    return currency != "USD", currency
-
-
 def amount_of(condition: Condition) -> tuple[Decimal, str]:
     """Return the number of a condition, and its currency, if any.
 
@@ -241,7 +237,8 @@ def amount_of(condition: Condition) -> tuple[Decimal, str]:
     figure = _CURRENCY.sub("", condition.value, count=1).strip()
     sign = next((mark for mark in figure if not mark.isalnum() and currencies_of(mark)), "")
     figure = figure.replace(sign, "", 1).strip()
-    currencies = sorted({written[0]} if written else currencies_of(sign), key=_usual_first)
+    currencies = sorted({written[0]} if written else currencies_of(sign))
+    currencies.sort(key=lambda code: code != "USD")
     if len(currencies) > 1:
         raise UsageError(
             f"“{sign}” can be {', '.join(currencies[:3])} or another currency.",
@@ -525,17 +522,17 @@ def proposal_from(answer: JsonObject) -> Proposal:
 
 def catalogue_in_words(tables: Sequence[CatalogueTable]) -> str:
     """Return the tables with their columns, as a prompt shows them."""
-    return "\n\n".join("\n".join(_table_in_words(table)) for table in tables)
-
-
-def _table_in_words(table: CatalogueTable) -> Iterator[str]:
-    unit = f" (a list: each row is one of the {table.rows} of a document)" if table.rows else ""
-    yield f"Table {table.name}{unit}"
-    for name, kind in table.kinds.items():
-        samples = ", ".join(f"“{value}”" for value in table.samples.get(name, ()))
-        about = table.descriptions.get(name, "")
-        parts = [f"- {name}: {kind}", about, samples and f"such as {samples}"]
-        yield "; ".join(part for part in parts if part)
+    described: list[str] = []
+    for table in tables:
+        unit = f" (a list: each row is one of the {table.rows} of a document)" if table.rows else ""
+        lines = [f"Table {table.name}{unit}"]
+        for name, kind in table.kinds.items():
+            samples = ", ".join(f"“{value}”" for value in table.samples.get(name, ()))
+            about = table.descriptions.get(name, "")
+            parts = [f"- {name}: {kind}", about, samples and f"such as {samples}"]
+            lines.append("; ".join(filter(None, parts)))
+        described.append("\n".join(lines))
+    return "\n\n".join(described)
 
 
 def in_words(plan: Plan, schema: str) -> str:

@@ -6,16 +6,12 @@ Each function that takes a template raises `KeyError` if it names an unknown var
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from string import Template
 
 from chordwise.domain import critique, examples, grounding, items, json_values, schemas
-from chordwise.domain.analysis_tasks import (
-    AnalysisOptions,
-    AnalysisTask,
-    AnalysisType,
-    PromptTemplate,
-)
+from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, PromptTemplate
 from chordwise.domain.json_values import JsonObject, JsonValue
 
 _MARK = "TEXT-"
@@ -42,14 +38,13 @@ def render(template: PromptTemplate, task: AnalysisTask, schema: JsonObject) -> 
     material, examined = _material(task), _examined(task)
     chosen = [entry for entry in task.options.examples if entry.analysis_type == task.analysis_type]
     shown = examples.in_prompt(chosen, task.options) if task.shows_examples else ""
-    parts = (_remark(task), _meanings(task), _language(task.options), shown)
     variables = {
         "text": material,
         "draft": examined,
         "mark": _mark(material + examined),
         "kind": task.analysis_type,
         "principles": "\n".join(f"{n}. {rule}" for n, rule in enumerate(principles, start=1)),
-        "instructions": "\n".join(part for part in parts if part),
+        "instructions": "\n".join(filter(None, (*_instructions(task), shown))),
         "labels": ", ".join(task.options.labels) or "labels of your own choice",
         "items": "\n".join(f"- {item.in_prompt}" for item in items.of(task.options).values()),
         "schema": schemas.as_text(schema),
@@ -120,27 +115,19 @@ def _mark(material: str) -> str:
     return f"{_MARK}{hashlib.sha256(material.encode()).hexdigest()[:_MARK_DIGITS]}"
 
 
-def _remark(task: AnalysisTask) -> str:
-    options = task.options
-    extracts = task.analysis_type == AnalysisType.EXTRACTION
-    are_items = extracts and not options.schema and not options.items
-    text = "" if are_items else options.instructions.strip()
-    return f"The person who asked adds: {text}" if text else ""
-
-
-def _meanings(task: AnalysisTask) -> str:
-    options = task.options
+def _instructions(task: AnalysisTask) -> Iterator[str]:
+    """Yield the words of the user, the meanings of the labels, and the language of the answer."""
+    options, kind = task.options, task.analysis_type
+    are_items = kind == AnalysisType.EXTRACTION and not (options.schema or options.items)
+    if not are_items and (remark := options.instructions.strip()):
+        yield f"The person who asked adds: {remark}"
     meanings = ((label, options.label_descriptions.get(label)) for label in options.labels)
     described = [f"- {label}: {meaning}" for label, meaning in meanings if meaning]
-    is_asked = described and task.analysis_type == AnalysisType.CLASSIFICATION
-    return "\n".join(["What the labels mean:", *described]) if is_asked else ""
-
-
-def _language(options: AnalysisOptions) -> str:
-    if not options.answer_language:
-        return ""
-    return (
-        "Write everything in your own words in the language with the tag "
-        f"“{options.answer_language}” (BCP 47). Do not translate quotes, labels, values from the "
-        "text, or the names of members."
-    )
+    if described and kind == AnalysisType.CLASSIFICATION:
+        yield "\n".join(["What the labels mean:", *described])
+    if options.answer_language:
+        yield (
+            "Write everything in your own words in the language with the tag "
+            f"“{options.answer_language}” (BCP 47). Do not translate quotes, labels, values from "
+            "the text, or the names of members."
+        )

@@ -180,7 +180,7 @@ class SchemaNode:
             return 0
         return max((member.max_row_width(depth + 1) for member in inside), default=0)
 
-    def count_values(self, depth: int = 0) -> int:
+    def count_values(self, depth: int) -> int:
         """Return the number of values in an object, including nested objects and lists."""
         node = self.items if self.is_list else self
         if not node.properties or depth >= _COUNTED_DEPTH:

@@ -119,7 +119,7 @@ class TextEntries:
         return numbers
 
     def without_row(
-        self, rows: Sequence[Sequence[Span]], others: Sequence[Sequence[Span]] = ()
+        self, rows: Sequence[Sequence[Span]], others: Sequence[Sequence[Span]]
     ) -> list[UnreadRecords]:
         """Return the entries without a row of any list that look like the entries with rows."""
         left = [touched for spans in rows if (touched := self._touched(spans))]

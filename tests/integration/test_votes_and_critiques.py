@@ -103,7 +103,7 @@ def test_a_synthesis_is_examined_with_the_answers_of_its_chunks(small_chunks: Se
 def test_an_outage_postpones_the_critique_without_repeated_questions(
     settings: Settings, stage: Stage, error: ChordwiseError, status: str
 ) -> None:
-    """Without quota the run pauses; if the outage lasts, the answer is not lost."""
+    """Without quota the run pauses."""
     pipeline = a_pipeline(settings, failing_once(stage, error), repeat_last=True)
     submission = pipeline.analyze(PARAGRAPH, options=with_critique())
     waiting = pipeline.job(submission).status
@@ -118,14 +118,19 @@ def test_an_outage_postpones_the_critique_without_repeated_questions(
     assert stages.count(Stage.ANALYZE) == 1
     assert stages.count(stage) == 2
     assert len(stages) == 4
+
+
+def test_a_lasting_outage_of_the_critique_loses_no_answer(settings: Settings) -> None:
     impatient = a_pipeline(
         with_settings(settings, "pipeline", max_postponements=0),
         failing_once(Stage.CRITIQUE, ModelOverloadedError("Not now.")),
         repeat_last=True,
     )
-    lasting = impatient.analyze(f"Again. {PARAGRAPH}", options=with_critique())
-    result = impatient.result(impatient.job(lasting).id)
-    assert impatient.job(lasting).status == "succeeded"
+
+    submission = impatient.analyze(PARAGRAPH, options=with_critique())
+
+    result = impatient.result(impatient.job(submission).id)
+    assert impatient.job(submission).status == "succeeded"
     assert result.critique is not None
     assert (result.critique["outcome"], result.critique["reason"]) == ("failed", "Not now.")
     assert result.needs_review

@@ -47,7 +47,7 @@ def synthesis_of(size: int) -> Callable[[], JobEnd]:
     text, length = "".join(lines), len(lines[0]) * ROWS_OF_CHUNK
     parts = []
     for start in range(0, len(text), length):
-        task, source = about_part(TASK, text, start, start + length)
+        task, source = about_part(TASK, Source(text), start, start + length)
         answer = ask(Question(model=MODEL, task=task, source=source, record_check=ignore))
         ended = chunks.answered(answer)
         parts.append(replace(ended, start_char=start, end_char=start + length))

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import structlog
 
-from chordwise.domain import checks, chunking, missing_rows, outline, self_consistency, tokens
+from chordwise.domain import checks, chunking, missing_rows, self_consistency, tokens
 from chordwise.domain.analysis import analysis_for, mean
 from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, PromptTemplate
 from chordwise.domain.answers import Answer
@@ -43,6 +43,7 @@ from chordwise.llm.model import (
 from chordwise.pipeline.asking.check import INVALID, checked, unread, with_dropped_rows
 from chordwise.pipeline.asking.question import (
     Question,
+    about_part,
     request_for,
     values_of_rows,
     with_problems,
@@ -87,7 +88,7 @@ def _answer_or_split(question: Question, ends_at: float, splits: int) -> Answer:
         return _Attempts(question=question, ends_at=ends_at).answer()
     except (ContextTooLongError, TruncatedError) as error:
         can_split = isinstance(error, ContextTooLongError) or _may_fill_the_limit(question)
-        halves = _halves(question) if splits and can_split else ()
+        halves = [*_halves(question)] if splits and can_split else []
         if not halves:
             raise
         log.info("question.split", model=question.model.profile.model, reason=error.what)
@@ -224,35 +225,13 @@ def _may_fill_the_limit(question: Question) -> bool:
     return tokens.estimate(task.text) * growth > question.model.profile.max_output_tokens
 
 
-def _halves(question: Question) -> tuple[Question, ...]:
+def _halves(question: Question) -> Iterator[Question]:
+    """Yield the questions about the halves of a text; none if it cannot be divided."""
     text = question.task.text
     cut = chunking.halfway(text)
-    if cut is None:
-        return ()
-    part = replace(question, task=replace(question.task, is_whole=False))
-    rest = _with_header(_about(part, cut, text[cut:]), question, cut)
-    return (_about(part, 0, text[:cut]), rest)
-
-
-def _with_header(half: Question, whole: Question, cut: int) -> Question:
-    """Return the question about the second half of a table, with the header of the table."""
-    begins = outline.table_header(whole.task.text, cut)
-    if begins is None:
-        header = None
-    elif whole.source.header is not None and not begins[0]:
-        header = whole.source.header
-    else:
-        beginning = whole.task.text[slice(*begins)]
-        header = Source(beginning, offset=whole.source.offset + begins[0])
-    task = replace(half.task, header=header.text if header else "")
-    return replace(half, task=task, source=replace(half.source, header=header))
-
-
-def _about(question: Question, start: int, text: str) -> Question:
-    """Return the question about a part of the text, with its place in the document."""
-    task, source = question.task, question.source
-    part = replace(source, text=text, offset=source.offset + start)
-    return replace(question, task=replace(task, text=text), source=part)
+    for span in ((0, cut), (cut, len(text))) if cut is not None else ():
+        task, source = about_part(question.task, replace(question.source, text=text), *span)
+        yield replace(question, task=task, source=source)
 
 
 def gather(questions: Iterable[Callable[[], Answered]]) -> list[Answered]:

@@ -92,12 +92,14 @@ class AssessedAnswer:
         counts = missing_rows.counts(parts, answer.output, task, answer.missing_rows)
         failed = parts.count(None)
         losses = [f"{failed:,} of {len(parts)} chunks failed."] if failed else []
-        losses += [*self._losses(), *missing_rows.gaps(counts), *self._critique()]
+        losses += [*self._losses(), *missing_rows.gaps(counts)]
+        losses += [_OBJECTIONS.get(self.critique.outcome, "")] if self.critique else []
         answered = [part for part in parts if part is not None]
         flaws = (*self._flaws(task), *self._unsupported(task))
         values = (*flaws, *self._votes(task), *self._disagreements(answered, task))
         low = self._low(confidence, task)
-        return confidence, counts, (*(Doubt(sentence=loss) for loss in losses), *values, *low)
+        doubts = (Doubt(sentence=loss) for loss in losses if loss)
+        return confidence, counts, (*doubts, *values, *low)
 
     def _losses(self) -> Iterator[str]:
         if self.is_merged_by_rule:
@@ -105,10 +107,6 @@ class AssessedAnswer:
         if self.answer.missing_fields:
             yield self.answer.missing_fields
         yield from missing_rows.sentences(missing_rows.losses(self.answer.missing_rows))
-
-    def _critique(self) -> Iterator[str]:
-        if self.critique is not None and self.critique.outcome in _OBJECTIONS:
-            yield _OBJECTIONS[self.critique.outcome]
 
     def _flaws(self, task: AnalysisTask) -> Iterator[Doubt]:
         """Yield the parts of the output that contradict the text or the schema."""

@@ -11,7 +11,6 @@ from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisTask, Stage
 from chordwise.domain.answers import Answer
 from chordwise.domain.critique import Critique
-from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import CritiqueOutcome
 from chordwise.errors import ModelError, PausingError, TransientError
 from chordwise.llm.model import EXTRACTIVE
@@ -60,22 +59,18 @@ def examine_answer(answer: Answer, question: Question) -> AssessedAnswer:
     if not task.options.critique or is_built_in:
         return AssessedAnswer(answer=answer)
     try:
-        violations = _violations(answer, question)
+        examination = replace(task, stage=Stage.CRITIQUE, draft=answer.output)
+        output = ask(replace(question, task=examination)).output
     except ModelError as error:
         if isinstance(error, TransientError | PausingError):
             raise
         return unexamined(answer, task, error)
+    principles = critique.principles_for(task.analysis_type, task.options)
+    violations = critique.with_principle_texts(critique.violations_in(output), principles)
     if not violations:
         return _examined(answer, task, CritiqueOutcome.PASSED)
     task = replace(task, stage=Stage.REVISE, draft=answer.output, violations=violations)
     return _revise(answer, replace(question, task=task))
-
-
-def _violations(answer: Answer, question: Question) -> tuple[JsonObject, ...]:
-    task = replace(question.task, stage=Stage.CRITIQUE, draft=answer.output)
-    output = ask(replace(question, task=task)).output
-    principles = critique.principles_for(task.analysis_type, task.options)
-    return critique.with_principle_texts(critique.violations_in(output), principles)
 
 
 def _revise(answer: Answer, question: Question) -> AssessedAnswer:
@@ -91,20 +86,16 @@ def _revise(answer: Answer, question: Question) -> AssessedAnswer:
         objection = "Only the built-in model was available to revise it."
     if objection:
         return _examined(answer, task, CritiqueOutcome.KEPT, objection)
-    return _examined(_with_unrevised(revised, answer, task), task, CritiqueOutcome.REVISED)
+    # The agreement is that of the samples before the revision, which were not requested again.
+    kept = analysis_for(task.analysis_type).row_counts([revised.output], task.options)
+    missing = missing_rows.recounted(answer.missing_rows, kept)
+    revised = replace(revised, agreement=answer.agreement, missing_fields=answer.missing_fields)
+    return _examined(reassessed(revised, missing), task, CritiqueOutcome.REVISED)
 
 
 def unexamined(answer: Answer, task: AnalysisTask, error: ModelError) -> AssessedAnswer:
     """Return an answer whose critique failed, with the reason."""
     return _examined(answer, task, CritiqueOutcome.FAILED, error.what)
-
-
-def _with_unrevised(revised: Answer, before: Answer, task: AnalysisTask) -> Answer:
-    """Return a revision with the agreement of the earlier answer and the rows that both lack."""
-    kept = analysis_for(task.analysis_type).row_counts([revised.output], task.options)
-    missing = missing_rows.recounted(before.missing_rows, kept)
-    revised = replace(revised, agreement=before.agreement, missing_fields=before.missing_fields)
-    return reassessed(revised, missing)
 
 
 def _examined(

@@ -51,7 +51,7 @@ class Synthesizer:
 
     def question_about(self, start: int, end: int) -> Question:
         """Return the question about a part of the text, from one character to another."""
-        task, source = about_part(self.task, self.document.source.text, start, end)
+        task, source = about_part(self.task, self.document.source, start, end)
         return replace(self.document, task=task, source=source)
 
     def question_joining(self, answers: Sequence[Answer]) -> Question:

@@ -77,18 +77,23 @@ class Question:
     policy: AskingPolicy = ONE_PROMPT
 
 
-def about_part(task: AnalysisTask, text: str, start: int, end: int) -> tuple[AnalysisTask, Source]:
-    """Return the question about a part of a document's text, and the source of its quotes.
+def about_part(
+    task: AnalysisTask, whole: Source, start: int, end: int
+) -> tuple[AnalysisTask, Source]:
+    """Return the question about a part of a text, and the source of its quotes.
 
     If a table continues in the part, its header is repeated there.
     """
-    part, header = text[start:end], outline.table_header(text, start)
+    text, header = whole.text, None
+    begins = outline.table_header(text, start)
+    if not start or (begins and whole.header and not begins[0]):
+        header = whole.header  # of a table that begins before this text
+    elif begins:
+        header = Source(text[slice(*begins)], offset=whole.offset + begins[0])
     is_whole = not _NO_BLANK.search(text, 0, start) and not _NO_BLANK.search(text, end)
-    beginning = Source(text[slice(*header)], offset=header[0]) if header else None
-    part_task = replace(
-        task, text=part, header=beginning.text if beginning else "", is_whole=is_whole
-    )
-    return part_task, Source(part, offset=start, header=beginning)
+    source = replace(whole, text=text[start:end], offset=whole.offset + start, header=header)
+    shown = header.text if header else ""
+    return replace(task, text=source.text, header=shown, is_whole=is_whole), source
 
 
 REPAIR_TOKENS = 256

@@ -113,7 +113,7 @@ def analyze_chunk(
         text = chunk.text
         if text is None:
             text = context.stores.texts.text(chunk.document_id, within=context.lease)
-        task, source = about_part(task_of(chunk), text, chunk.start_char, chunk.end_char)
+        task, source = about_part(task_of(chunk), Source(text), chunk.start_char, chunk.end_char)
         return _Analysis(step=step, task=task, source=source, claims=claims).outcome()
 
 

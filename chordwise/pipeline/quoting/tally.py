@@ -18,6 +18,7 @@ from chordwise.domain import chunking, estimates, tokens
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.domain.estimates import Syntheses
+from chordwise.domain.grounding import Source
 from chordwise.domain.pictures import Picture
 from chordwise.domain.states import Lane
 from chordwise.embedded import llama
@@ -252,7 +253,7 @@ class TallyBuilder:
             budget = text_budget(self._model, task, limit)
         parts = chunking.split(text, *budget)
         for part in parts:
-            part_task, _ = about_part(task, text, part.start_char, part.end_char)
+            part_task, _ = about_part(task, Source(text), part.start_char, part.end_char)
             part_task = replace(part_task, text=part_task.text.strip() or part_task.text)
             questions = parts_of(self._model, part_task)
             self._kind(questions[0]).chunks += 1

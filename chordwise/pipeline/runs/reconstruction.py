@@ -94,7 +94,7 @@ class Reconstruction:
     def about_chunk(self, position: int) -> Row:
         """Return a chunk with the question about it."""
         chunk = self.job["chunks"][position]
-        task, _ = about_part(self.task, self.text, chunk["start_char"], chunk["end_char"])
+        task, _ = about_part(self.task, Source(self.text), chunk["start_char"], chunk["end_char"])
         question = self._question(task, chunk["prompt_version"])
         parts = parts_of(self.model, task) if self.model else [task]
         completion = question["completion"] if len(parts) == 1 else None
