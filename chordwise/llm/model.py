@@ -12,7 +12,7 @@ from chordwise.domain.analysis_tasks import AnalysisTask
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.pictures import Picture
 from chordwise.domain.tiers import Route
-from chordwise.llm.reported_limits import ReportedLimits
+from chordwise.llm.limits.permits import ReportedLimits
 
 EXTRACTIVE = "extractive"
 """The provider name of the built-in model, which is not a language model."""

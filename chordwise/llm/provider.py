@@ -11,11 +11,10 @@ from chordwise.errors import ConfigurationError
 from chordwise.kinds import Kinds
 from chordwise.llm import token_counts
 from chordwise.llm.model import ChatModel
-from chordwise.llm.ollama import require_keep_alive
 from chordwise.llm.token_counts import TokenCounter
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
-from chordwise.settings.providers import is_at_provider
+from chordwise.settings.service_addresses import is_at_provider
 
 
 class Provider(ABC):
@@ -73,7 +72,11 @@ def connect(
             f"service_tier is set for {settings.model}, whose provider has no such tier.",
             "Only OpenAI at its public address has one; remove service_tier.",
         )
-    require_keep_alive(settings)
+    if settings.keep_alive and (settings.provider != "openai" or not settings.base_url):
+        raise ConfigurationError(
+            f"keep_alive is set for {settings.model}, which Ollama does not serve.",
+            'Remove keep_alive, or set provider = "openai" and base_url to the /v1 of Ollama.',
+        )
     require_key(settings, api_key)
     return provider.connect(settings, api_key, transport)
 

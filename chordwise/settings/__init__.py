@@ -37,7 +37,6 @@ from chordwise.settings import service_addresses
 from chordwise.settings.environment import variable
 from chordwise.settings.locations import FILE_NAME, default_home, find_home, settings_file
 from chordwise.settings.profiles import Profile
-from chordwise.settings.providers import PROVIDERS, is_at_provider
 from chordwise.settings.receivers import Receivers
 from chordwise.settings.schedules import ScheduleSettings
 from chordwise.settings.sections import (
@@ -66,6 +65,7 @@ from chordwise.settings.sections import (
     WorkerSettings,
     problems,
 )
+from chordwise.settings.service_addresses import PROVIDERS, is_at_provider
 
 __all__ = [
     "AUTO",

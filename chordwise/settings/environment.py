@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from chordwise.domain import addresses
-from chordwise.settings.providers import host_of
+from chordwise.settings.service_addresses import host_of
 
 if TYPE_CHECKING:
     from chordwise.settings import Settings

@@ -28,7 +28,7 @@ from chordwise.domain.people import Role
 from chordwise.domain.tiers import Tier
 from chordwise.errors import ConfigurationError
 from chordwise.settings import service_addresses
-from chordwise.settings.providers import ProviderName, host_of, is_at_provider
+from chordwise.settings.service_addresses import ProviderName, host_of, is_at_provider
 
 AUTO = "auto"
 """The model name that lets routing choose among the tiers."""

@@ -19,7 +19,7 @@ import redis
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from chordwise.llm.limits import pauses
+from chordwise.llm.limits.shared_limits import PAUSES_KEY
 from chordwise.pipeline.diagnosis.document_traces import ENDED
 from chordwise.relations.relation import rows
 from chordwise.storage.database import driver
@@ -214,9 +214,9 @@ def test_dashboard_and_alerts_use_only_what_is_exported(scraped: Scraped) -> Non
     pause = {"model": "peer", "code": "model_access", "asks_again_at": "0"}
     address = scraped.stage.processes.environment["CHORDWISE_BROKER_URL"]
     with redis.Redis.from_url(address) as broker:
-        broker.hset(pauses.KEY, "another-key/peer", json.dumps(pause))
+        broker.hset(PAUSES_KEY, "another-key/peer", json.dumps(pause))
         wait_until(lambda: scraped.value(scraped.web, "chordwise_pauses") == 1, 120, "a pause")
-        broker.delete(pauses.KEY)
+        broker.delete(PAUSES_KEY)
     samples = [
         sample
         for address in (scraped.worker, scraped.scheduler, scraped.web)

@@ -15,9 +15,11 @@ from chordwise.llm.limits.permits import (
     Permit,
     PermitRequest,
     Priority,
+    Quota,
+    QuotaKind,
+    ReportedLimits,
     Wait,
 )
-from chordwise.llm.reported_limits import Quota, QuotaKind, ReportedLimits
 
 REFUSAL_SECONDS = 0.03
 STORM_SHARE = 0.95

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from chordwise.llm.middleware.concurrency_limited import max_unstored_calls
+from chordwise.llm.middleware.rate_limited import max_unstored_calls
 from tests.fakes.configuration import CONCURRENCY
 from tests.faults.allowance import Allowance
 from tests.faults.cluster import Cluster

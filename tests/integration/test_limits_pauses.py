@@ -10,8 +10,6 @@ from pydantic import SecretStr
 
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ModelAccessError, ModelUnreachableError, QuotaExceededError
-from chordwise.llm.limits import pauses
-from chordwise.llm.limits.pauses import ModelEndpoint, Pause
 from chordwise.llm.limits.permits import (
     CallReport,
     CallResult,
@@ -20,11 +18,18 @@ from chordwise.llm.limits.permits import (
     Permit,
     PermitRequest,
     Priority,
+    QuotaKind,
     Wait,
     WaitReason,
 )
-from chordwise.llm.limits.shared_limits import SharedLimits, endpoint_id
-from chordwise.llm.reported_limits import QuotaKind
+from chordwise.llm.limits.shared_limits import (
+    PAUSES_KEY,
+    ModelEndpoint,
+    Pause,
+    SharedLimits,
+    read_pauses,
+    resume_pauses,
+)
 from chordwise.pipeline.diagnosis import models
 from chordwise.pipeline.diagnosis.outcome import CheckStatus
 from chordwise.pipeline.jobs import endpoint_pauses, run_control
@@ -40,6 +45,10 @@ KEY_DENIED = Denial(
 )
 MODEL_DENIED = Denial(code="model_access", what="There is no such model.", hint="Check model.")
 KEY = "sk-very-secret"
+
+
+def at_peer(model: str, base_url: str = "http://peer") -> ModelSettings:
+    return ModelSettings(provider="openai", model=model, base_url=base_url)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,13 +96,11 @@ class Worker:
         self.now[0] += seconds
 
     def _limits(self) -> SharedLimits:
-        key = SecretStr(self.key)
         return SharedLimits(
             self.client,
-            endpoint_id("openai", "http://peer", self.model, key),
+            ModelEndpoint.of(at_peer(self.model), SecretStr(self.key)),
             LimitPolicy(pause_seconds=PAUSE_SECONDS, has_head_start=self.has_head_start),
             lambda: self.now[0],
-            ModelEndpoint.of("openai", "http://peer", self.model, key),
         )
 
 
@@ -135,7 +142,7 @@ def test_one_call_checks_whether_the_pause_is_over(worker: Worker) -> None:
 
     worker.granted()
     worker.granted()
-    assert pauses.read(worker.client) == []
+    assert read_pauses(worker.client) == []
 
 
 @pytest.mark.parametrize("report", [BROKEN, CallReport(result=CallResult.UNSENT)])
@@ -175,7 +182,7 @@ def test_a_pause_ends_when_the_clock_is_set_back(worker: Worker, seconds: float)
     worker.pass_time(PAUSE_SECONDS)
     worker.settle(worker.granted(), ANSWERED)
 
-    assert pauses.read(worker.client) == []
+    assert read_pauses(worker.client) == []
 
 
 def test_a_check_in_the_future_is_not_waited_for(worker: Worker) -> None:
@@ -263,9 +270,8 @@ def test_a_valkey_that_lost_its_data_costs_one_call(worker: Worker) -> None:
 def test_a_pause_is_listed_and_can_be_ended(valkey: redis.Redis) -> None:
     real = SharedLimits(
         valkey,
-        "endpoint",
+        ModelEndpoint.of(at_peer("small"), SecretStr(KEY)),
         LimitPolicy(pause_seconds=PAUSE_SECONDS),
-        model_endpoint=ModelEndpoint.of("openai", "http://peer", "small", SecretStr(KEY)),
     )
     requests = [
         PermitRequest(permit=str(n), priority=Priority.INTERACTIVE, cost={}) for n in range(4)
@@ -275,12 +281,12 @@ def test_a_pause_is_listed_and_can_be_ended(valkey: redis.Redis) -> None:
     assert isinstance(permits[1], Permit)
     real.settle(permits[0], CallReport(result=CallResult.DENIED, denial=KEY_DENIED))
 
-    (told,) = pauses.read(valkey)
+    (told,) = read_pauses(valkey)
     assert told.denial == KEY_DENIED
-    assert told.holds_for("openai", "http://peer", "whatever")
-    assert not told.holds_for("openai", "http://elsewhere", "small")
+    assert told.holds_for(at_peer("whatever"))
+    assert not told.holds_for(at_peer("small", "http://elsewhere"))
     assert PAUSE_SECONDS - 60 < told.seconds <= PAUSE_SECONDS
-    assert pauses.resume(valkey, everything) == 1
+    assert resume_pauses(valkey, everything) == 1
 
     # This call was sent before the resume, so its result does not concern the corrected key.
     real.settle(permits[1], CallReport(result=CallResult.DENIED, denial=KEY_DENIED))
@@ -294,36 +300,35 @@ def test_pauses_of_unused_keys_are_deleted(worker: Worker) -> None:
     other = worker.beside(key="sk-other")
     other.settle(other.granted(), KEY_DENIED)
 
-    assert len(pauses.read(worker.client)) == 1
+    assert len(read_pauses(worker.client)) == 1
 
 
 @pytest.mark.parametrize("entry", ["", "[]", "17", '{"model": "small"}', '{"asks_again_at": "x"}'])
 def test_entries_that_are_no_pauses_are_removed(worker: Worker, entry: str) -> None:
-    (pause,) = pauses.read(worker.client)
-    worker.client.hset(pauses.KEY, pause.name, entry)
-    worker.client.hset(pauses.KEY, "unused", entry)
+    (pause,) = read_pauses(worker.client)
+    worker.client.hset(PAUSES_KEY, pause.name, entry)
+    worker.client.hset(PAUSES_KEY, "unused", entry)
 
-    assert (pauses.read(worker.client), pauses.resume(worker.client, everything)) == ([], 0)
+    assert (read_pauses(worker.client), resume_pauses(worker.client, everything)) == ([], 0)
 
     worker.settle(worker.granted(), MODEL_DENIED)
-    (pause,) = pauses.read(worker.client)
+    (pause,) = read_pauses(worker.client)
     assert pause.model == "small"
-    assert worker.client.hlen(pauses.KEY) == 1
+    assert worker.client.hlen(PAUSES_KEY) == 1
 
 
 def test_a_pause_contains_neither_address_nor_key(valkey: redis.Redis) -> None:
     """Some addresses contain a password, before the host or after it."""
-    url = "https://me:hunter2@peer/v1"
-    place = ModelEndpoint.of("openai", url, "small", SecretStr(KEY))
-    limits = SharedLimits(valkey, "endpoint", LimitPolicy(), model_endpoint=place)
+    model = at_peer("small", "https://me:hunter2@peer/v1")
+    limits = SharedLimits(valkey, ModelEndpoint.of(model, SecretStr(KEY)), LimitPolicy())
     permit = limits.acquire(PermitRequest(permit="1", priority=Priority.INTERACTIVE, cost={}))
     assert isinstance(permit, Permit)
 
     limits.settle(permit, CallReport(result=CallResult.DENIED, denial=KEY_DENIED))
 
-    (told,) = pauses.read(valkey)
-    written = str(valkey.hgetall(pauses.KEY))
-    assert told.holds_for("openai", url, "small")
+    (told,) = read_pauses(valkey)
+    written = str(valkey.hgetall(PAUSES_KEY))
+    assert told.holds_for(model)
     assert "The key is refused." in written
     assert KEY not in written
     assert "hunter2" not in written

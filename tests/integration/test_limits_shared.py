@@ -12,8 +12,6 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from chordwise.llm.limits import pauses
-from chordwise.llm.limits.pauses import ModelEndpoint
 from chordwise.llm.limits.permits import (
     CallReport,
     CallResult,
@@ -23,25 +21,27 @@ from chordwise.llm.limits.permits import (
     PermitRequest,
     Priority,
     ProcessLimits,
+    Quota,
+    QuotaKind,
     Wait,
     WaitReason,
     policy_of,
 )
 from chordwise.llm.limits.shared_limits import (
+    PAUSES_KEY,
+    ModelEndpoint,
     ResilientLimits,
     SharedLimits,
-    endpoint_id,
-    keys,
     open_limits,
     read_state,
 )
-from chordwise.llm.reported_limits import Quota, QuotaKind
 from chordwise.settings import LimitSettings, ModelSettings
 from tests.fakes.clocks import SleptClock
 
 ANSWERED = CallReport(result=CallResult.ANSWERED, latency_seconds=1.0)
 FAILED = CallReport(result=CallResult.FAILED)
-ENDPOINT = "endpoint"
+MODEL = ModelSettings(provider="openai", model="m", base_url="http://peer")
+ENDPOINT = ModelEndpoint.of(MODEL, SecretStr("key"))
 # This applies until the first rate is confirmed; afterwards it is 15.
 COOL_DOWN_SECONDS = 5
 
@@ -90,7 +90,7 @@ class Fleet:
 
     def discovered(self) -> tuple[float, float]:
         """Return the window, and the discovered number of calls per second."""
-        window, rate = self.client.hmget(keys(ENDPOINT)[0], "window", "rate")
+        window, rate = self.client.hmget(ENDPOINT.keys[0], "window", "rate")
         return float(window or 0), float(rate or 0)
 
     def settle(self, permits: Sequence[Permit], report: CallReport) -> None:
@@ -317,18 +317,18 @@ def test_valkey_does_not_contain_the_key(valkey: redis.Redis) -> None:
 
     limits.acquire(PermitRequest(permit="p", priority=Priority.INTERACTIVE, cost=cost))
 
-    endpoint = endpoint_id("openai", "", "m", secret)
-    assert valkey.exists(keys(endpoint)[0])
-    assert endpoint != endpoint_id("openai", "", "m", SecretStr("sk-other"))
+    endpoint = ModelEndpoint.of(model, secret)
+    assert valkey.exists(endpoint.keys[0])
+    assert endpoint.id != ModelEndpoint.of(model, SecretStr("sk-other")).id
     assert "secret" not in str(valkey.keys("*"))
-    assert valkey.ttl(keys(endpoint)[0]) > 0
+    assert valkey.ttl(endpoint.keys[0]) > 0
 
 
 @pytest.mark.parametrize("value", ["much", "nan", "inf"])
 def test_a_state_that_another_program_wrote_fails_no_call(valkey: redis.Redis, value: str) -> None:
     fleet = Fleet(client=valkey, policy=LimitPolicy())
     fleet.granted()
-    valkey.hset(keys(ENDPOINT)[0], "limit:of_another", value)
+    valkey.hset(ENDPOINT.keys[0], "limit:of_another", value)
     state = partial(read_state, valkey, ENDPOINT, fleet.policy)
     limits = ResilientLimits(fleet.limits(), ProcessLimits(fleet.policy), state)
 
@@ -340,11 +340,10 @@ def test_a_state_that_another_program_wrote_fails_no_call(valkey: redis.Redis, v
 
 def test_a_denial_that_another_program_wrote_can_be_stored(valkey: redis.Redis) -> None:
     """PostgreSQL stores no NUL."""
-    place = ModelEndpoint.of("openai", "http://peer", "model", SecretStr("key"))
-    pause = place.pause(Denial(code="model_access", what="A\0 key", hint="\0"))
+    pause = ENDPOINT.pause(Denial(code="model_access", what="A\0 key", hint="\0"))
     times = {"began_at": "0", "asks_again_at": "1e12", "looked_at": "0"}
-    valkey.hset(pauses.KEY, place.names[0], json.dumps(pause | times))
-    limits = SharedLimits(valkey, ENDPOINT, LimitPolicy(), model_endpoint=place)
+    valkey.hset(PAUSES_KEY, ENDPOINT.names[0], json.dumps(pause | times))
+    limits = SharedLimits(valkey, ENDPOINT, LimitPolicy())
 
     answer = limits.acquire(PermitRequest(permit="own", priority=Priority.INTERACTIVE, cost={}))
 

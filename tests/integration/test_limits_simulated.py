@@ -13,10 +13,11 @@ from typing import TypeAlias
 
 import pytest
 import redis
+from pydantic import SecretStr
 
-from chordwise.llm.limits.permits import LimitPolicy, Priority
-from chordwise.llm.limits.shared_limits import SharedLimits
-from chordwise.llm.reported_limits import QuotaKind
+from chordwise.llm.limits.permits import LimitPolicy, Priority, QuotaKind
+from chordwise.llm.limits.shared_limits import ModelEndpoint, SharedLimits
+from chordwise.settings import ModelSettings
 from tests.fakes.simulated_provider import Bucket, SimulatedProvider, Simulation, Tally
 
 WARM_UP = 60.0
@@ -53,7 +54,9 @@ def simulated(
 ) -> Tally:
     """Let more than a hundred workers call a provider for some minutes."""
     simulation = Simulation(provider, lanes or {Priority.INTERACTIVE: 120}, rest)
-    limits = SharedLimits(valkey, "endpoint", policy or LimitPolicy(), simulation.clock)
+    model = ModelSettings(provider="openai", model="m")
+    endpoint = ModelEndpoint.of(model, SecretStr("key"))
+    limits = SharedLimits(valkey, endpoint, policy or LimitPolicy(), simulation.clock)
     return simulation.run(limits, seconds)
 
 

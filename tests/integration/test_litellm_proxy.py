@@ -14,9 +14,9 @@ from pydantic import SecretStr
 
 from chordwise import errors
 from chordwise.domain.json_values import JsonObject
+from chordwise.llm.limits.permits import Quota, QuotaKind
 from chordwise.llm.model import FinishReason, Usage
 from chordwise.llm.providers.openai import OpenAIModel
-from chordwise.llm.reported_limits import Quota, QuotaKind
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import SENTIMENT_SCHEMA, a_request
 from tests.peers import litellm_proxy

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import ModelTransportError
-from chordwise.llm.batching import http
+from chordwise.llm import batching
 from chordwise.llm.batching.openai import OpenAIBatches
 from chordwise.llm.transport import JsonResponse, JsonTransport
 from chordwise.settings import ModelSettings
@@ -52,13 +52,13 @@ def lines_of(*pieces: bytes) -> list[JsonObject]:
 @pytest.mark.parametrize("written", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
 def test_a_time_that_cannot_be_read_from_the_database_is_none(written: str) -> None:
     """Such a row would stop the exchange of all batches: in UTC it is out of range for Python."""
-    assert http.moment(written) is None
-    assert http.moment("2026-01-01T01:00:00+01:00") == datetime(2026, 1, 1, tzinfo=UTC)
+    assert batching.moment(written) is None
+    assert batching.moment("2026-01-01T01:00:00+01:00") == datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
 def _small_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MAX_BODY_BYTES", MAX_BYTES)
+    monkeypatch.setattr(batching, "MAX_BODY_BYTES", MAX_BYTES)
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="only Linux has a device that is always full")

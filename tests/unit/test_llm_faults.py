@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chordwise import errors
 from chordwise.domain.json_values import JsonValue
-from chordwise.llm.faults import MAX_BELIEVED_SECONDS, read_fault, retry_after_seconds
+from chordwise.llm.exchange import MAX_BELIEVED_SECONDS, read_fault, retry_after_seconds
 from chordwise.llm.providers import anthropic, openai
 from chordwise.llm.transport import JsonResponse
 

@@ -18,11 +18,14 @@ from chordwise.llm.limits.permits import (
     PermitRequest,
     Priority,
     ProcessLimits,
+    Quota,
+    QuotaKind,
     Wait,
     WaitReason,
+    duration_seconds,
+    reported_limits,
 )
 from chordwise.llm.limits.shared_limits import PAUSE_SECONDS, ResilientLimits
-from chordwise.llm.reported_limits import Quota, QuotaKind, duration_seconds, reported_limits
 from tests.fakes.clocks import SleptClock
 
 ANSWERED = CallReport(result=CallResult.ANSWERED)

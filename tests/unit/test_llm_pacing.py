@@ -18,8 +18,8 @@ from chordwise.errors import (
     RateLimitedError,
     TruncatedError,
 )
-from chordwise.llm.middleware.concurrency_limited import ConcurrencyLimited, Slots, Turn
 from chordwise.llm.middleware.paced import MARGIN, OVERHEAD_SECONDS, Paced
+from chordwise.llm.middleware.rate_limited import ConcurrencyLimited, Slots, Turn
 from chordwise.llm.middleware.retrying import Retrying
 from chordwise.llm.model import Completion, CompletionRequest, Timings
 from chordwise.settings import RetrySettings

@@ -16,7 +16,6 @@ from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType, Stage
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.errors import ConfigurationError, InvalidAnswerError, ModelTransportError
 from chordwise.llm.model import ChatModel, Completion, CompletionRequest, FinishReason, Usage
-from chordwise.llm.ollama import KeptLoaded, interval_seconds
 from chordwise.llm.prices import price_of
 from chordwise.llm.provider import connect
 from chordwise.llm.providers.anthropic import (
@@ -25,7 +24,7 @@ from chordwise.llm.providers.anthropic import (
     MIN_CACHED_TOKENS,
     AnthropicModel,
 )
-from chordwise.llm.providers.openai import OpenAIModel
+from chordwise.llm.providers.openai import KeptLoaded, OpenAIModel, interval_seconds
 from chordwise.pipeline.asking.question import request_for, with_problems, with_raised_limit
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_page, a_request, a_task

@@ -18,14 +18,14 @@ from chordwise.llm.limits.permits import (
     Permit,
     PermitRequest,
     Priority,
+    Quota,
+    QuotaKind,
     Wait,
     WaitReason,
 )
-from chordwise.llm.middleware.concurrency_limited import Slots, Turn
 from chordwise.llm.middleware.metered import Metered
-from chordwise.llm.middleware.rate_limited import Gate, PermitQueue, RateLimited
+from chordwise.llm.middleware.rate_limited import Gate, PermitQueue, RateLimited, Slots, Turn
 from chordwise.llm.prices import FreePrice
-from chordwise.llm.reported_limits import Quota, QuotaKind
 from tests.fakes.clocks import SleptClock
 from tests.fakes.completion_requests import a_page, a_request
 from tests.fakes.list_ledger import ListLedger

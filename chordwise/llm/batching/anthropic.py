@@ -10,8 +10,15 @@ from pydantic import SecretStr
 
 from chordwise.domain.json_values import JsonObject, objects, text
 from chordwise.errors import ModelError, ModelOverloadedError, ModelTransportError
-from chordwise.llm.batching import BatchPhase, BatchState, LineOutcome, PreparedBatch
-from chordwise.llm.batching.http import HttpBatches, counts, moment
+from chordwise.llm.batching import (
+    BatchPhase,
+    BatchState,
+    HttpBatches,
+    LineOutcome,
+    PreparedBatch,
+    counts,
+    moment,
+)
 from chordwise.llm.exchange import child, storable
 from chordwise.llm.model import Completion
 from chordwise.llm.providers.anthropic import AnthropicModel

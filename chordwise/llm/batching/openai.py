@@ -11,10 +11,17 @@ from pydantic import SecretStr
 
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, text
 from chordwise.errors import ModelError, ModelOverloadedError, ModelTransportError, RateLimitedError
-from chordwise.llm.batching import BatchLine, BatchPhase, BatchState, LineOutcome, PreparedBatch
-from chordwise.llm.batching.http import HttpBatches, counts, moment
-from chordwise.llm.exchange import child, count, storable
-from chordwise.llm.faults import LOWEST_ERROR_STATUS, Kind
+from chordwise.llm.batching import (
+    BatchLine,
+    BatchPhase,
+    BatchState,
+    HttpBatches,
+    LineOutcome,
+    PreparedBatch,
+    counts,
+    moment,
+)
+from chordwise.llm.exchange import LOWEST_ERROR_STATUS, Kind, child, count, storable
 from chordwise.llm.model import Completion, CompletionRequest
 from chordwise.llm.providers.openai import CODES, OpenAIModel
 from chordwise.llm.transport import JsonResponse, JsonTransport

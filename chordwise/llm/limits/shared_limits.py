@@ -1,13 +1,18 @@
-"""Limits shared by all workers: one Lua script in Valkey, which uses Valkey's clock."""
+"""Limits shared by all workers: one Lua script in Valkey, which uses Valkey's clock.
+
+The script also starts and ends the pauses of an endpoint after a refusal that needs intervention,
+for all workers and runs; `read_pauses` and `resume_pauses` read and shorten them.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import resources
 from typing import cast
@@ -19,8 +24,6 @@ from pydantic import SecretStr
 from chordwise.domain.json_values import JsonObject, as_object, text
 from chordwise.domain.text_normalization import normalize
 from chordwise.domain.thread_groups import GatheredEntry, Gathering
-from chordwise.llm.limits import pauses
-from chordwise.llm.limits.pauses import ModelEndpoint
 from chordwise.llm.limits.permits import (
     CallReport,
     CallResult,
@@ -31,14 +34,13 @@ from chordwise.llm.limits.permits import (
     Permit,
     PermitRequest,
     ProcessLimits,
+    QuotaKind,
     Wait,
     WaitReason,
     policy_of,
 )
-from chordwise.llm.reported_limits import QuotaKind
 from chordwise.settings import LimitSettings, ModelSettings, service_addresses
 
-PREFIX = "chordwise:limits"
 _MAX_QUESTIONS = 64
 _GATHER_SECONDS = 0.0005
 # The return of a permit usually waits for the next request for one, and is sent with it.
@@ -46,38 +48,158 @@ _LINGER_SECONDS = 0.02
 _sleep = time.sleep  # noqa: TID251 - the sleep function of this module
 log = structlog.get_logger(__name__)
 
+PAUSES_KEY = "chordwise:limits:pauses"
+"""The hash with all pauses; it reveals no API key, and no address that may contain one."""
 
-def endpoint_id(provider: str, base_url: str, model: str, api_key: SecretStr) -> str:
-    """Return the id of an endpoint in Valkey: a hash, which does not reveal the API key."""
-    return pauses.hashed(provider, base_url, model, api_key.get_secret_value())
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEndpoint:
+    """A model at an address, asked with one key.
+
+    `id` is a hash of provider, address, model and key, and `account` one without the model; neither
+    reveals the key.
+    """
+
+    id: str
+    account: str
+    provider: str
+    base_url: str
+    model: str
+
+    @classmethod
+    def of(cls, model: ModelSettings, api_key: SecretStr) -> ModelEndpoint:
+        """Return the endpoint of a model for requests with this key."""
+        key = api_key.get_secret_value()
+        return cls(
+            id=_hash(model.provider, model.base_url, model.model, key),
+            account=_hash(model.provider, model.base_url, key),
+            provider=model.provider,
+            base_url=model.base_url,
+            model=model.model,
+        )
+
+    @property
+    def keys(self) -> list[str]:
+        """Return the keys of its limits in Valkey, all in one slot of a cluster."""
+        names = ("state", "flight", "interactive", "nightly", "alive")
+        return [f"chordwise:limits:{{{self.id}}}:{name}" for name in names]
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the pauses that apply here: the key's and the model's."""
+        return [self.account, f"{self.account}/{self.model}"]
+
+    def pause(self, denial: Denial) -> JsonObject:
+        """Return the stored form of a pause: its name, and the error to display."""
+        return {
+            "name": self.names[0 if denial.is_about_key else 1],
+            "address": _hash(self.provider, self.base_url),
+            "model": "" if denial.is_about_key else self.model,
+            "code": denial.code,
+            "what": denial.what,
+            "hint": denial.hint,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """A pause in force; without `model` it applies to all models of that key.
+
+    `address` is a hash of provider and base URL. `seconds` is how long requests stay stopped; 0 if
+    the next call checks whether the pause is over.
+    """
+
+    name: str
+    address: str
+    model: str
+    denial: Denial
+    seconds: float
+
+    def holds_for(self, model: ModelSettings) -> bool:
+        """Return whether it may apply to requests to this model at its address, with any key."""
+        is_there = self.address == _hash(model.provider, model.base_url)
+        return is_there and self.model in ("", model.model)
+
+
+def read_pauses(client: redis.Redis) -> list[Pause]:
+    """Return all pauses; invalid entries are skipped, and removed by the next call.
+
+    Raises:
+        redis.RedisError: Valkey is unavailable.
+    """
+    return [pause for pause, _ in _stored_pauses(client, _now(client))]
+
+
+def resume_pauses(client: redis.Redis, is_selected: Callable[[Pause], bool]) -> int:
+    """Let the next call check whether these pauses are over; return the number of pauses.
+
+    Raises:
+        redis.RedisError: Valkey is unavailable or full.
+    """
+    now = _now(client)
+    again: JsonObject = {"asks_again_at": repr(now), "looked_at": "0", "looks": 0}
+    selected = [stored for stored in _stored_pauses(client, now) if is_selected(stored[0])]
+    for pause, entry in selected:
+        client.hset(PAUSES_KEY, pause.name, json.dumps(entry | again))
+    return len(selected)
+
+
+def _now(client: redis.Redis) -> float:
+    seconds, microseconds = client.time()
+    return seconds + microseconds / 1e6
+
+
+def _stored_pauses(client: redis.Redis, now: float) -> Iterator[tuple[Pause, JsonObject]]:
+    entries = cast("Mapping[bytes, bytes]", client.hgetall(PAUSES_KEY))
+    for name, written in entries.items():
+        try:
+            entry = as_object(json.loads(written))
+            seconds = float(text(entry["asks_again_at"])) - now
+        except (ValueError, TypeError, LookupError, RecursionError):
+            continue
+        code, what, hint = (text(entry.get(part)) for part in ("code", "what", "hint"))
+        model = text(entry.get("model"))
+        denial = Denial(code=code, what=what, hint=hint, is_about_key=not model)
+        yield (
+            Pause(
+                name=name.decode(),
+                address=text(entry.get("address")),
+                model=model,
+                denial=denial,
+                seconds=max(0.0, seconds),
+            ),
+            entry,
+        )
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 class SharedLimits:
     """Grants the permits of one endpoint to all processes that use the same Valkey.
 
-    Denials pause `model_endpoint` for all processes; without it nothing is paused. `clock`
-    replaces Valkey's clock in simulations.
+    Denials pause the endpoint for all processes. `clock` replaces Valkey's clock in simulations.
     """
 
     def __init__(
         self,
         client: redis.Redis,
-        endpoint: str,
+        endpoint: ModelEndpoint,
         policy: LimitPolicy,
         clock: Callable[[], float] | None = None,
-        model_endpoint: ModelEndpoint | None = None,
     ) -> None:
         script = resources.files(__package__).joinpath("limiter.lua").read_text("utf-8")
         self._script = client.register_script(script)
-        self._keys = [*keys(endpoint), pauses.KEY]
-        self._model_endpoint = model_endpoint
+        self._keys = [*endpoint.keys, PAUSES_KEY]
+        self._endpoint = endpoint
         configured = {
             QuotaKind.REQUESTS: policy.requests_per_minute,
             QuotaKind.TOKENS: policy.tokens_per_minute,
         }
         known = {name: value for name, value in asdict(policy).items() if value is not None}
         known["configured"] = {kind: configured.get(kind) or 0 for kind in QuotaKind}
-        known["pauses"] = model_endpoint.names if model_endpoint else []
+        known["pauses"] = endpoint.names
         self._known = json.dumps(known)
         self._clock = clock
         self._questions: Gathering[str, JsonObject] = Gathering(
@@ -115,18 +237,13 @@ class SharedLimits:
 
         If Valkey is unavailable or full, the permit expires.
         """
-        denial = (
-            self._model_endpoint.pause(report.denial)
-            if self._model_endpoint and report.denial
-            else None
-        )
         left = {kind: quota.remaining for kind, quota in report.limits.items()}
         question: dict[str, object] = {
             "operation": "settle",
             "permit": permit.request.permit,
             "granted_at": permit.granted_at,
             "outcome": report.result.value,
-            "denial": denial,
+            "denial": self._endpoint.pause(report.denial) if report.denial else None,
             "latency_seconds": report.latency_seconds,
             "retry_after_seconds": report.retry_after_seconds or 0,
             "refund": refund(permit, report),
@@ -155,12 +272,6 @@ class SharedLimits:
             for entry, answer in zip(group, answers, strict=True):
                 entry.settle(cast("JsonObject", json.loads(answer)))
         return []
-
-
-def keys(endpoint: str) -> list[str]:
-    """Return the keys of an endpoint, all in one slot of a cluster."""
-    names = ("state", "flight", "interactive", "nightly", "alive")
-    return [f"{PREFIX}:{{{endpoint}}}:{name}" for name in names]
 
 
 def refund(permit: Permit, report: CallReport) -> dict[str, int]:
@@ -197,10 +308,9 @@ def open_limits(
     while Valkey is unavailable.
     """
     policy = policy_of(settings, model)
-    endpoint = endpoint_id(model.provider, model.base_url, model.model, api_key)
-    model_endpoint = ModelEndpoint.of(model.provider, model.base_url, model.model, api_key)
+    endpoint = ModelEndpoint.of(model, api_key)
     return ResilientLimits(
-        SharedLimits(client, endpoint, policy, model_endpoint=model_endpoint),
+        SharedLimits(client, endpoint, policy),
         ProcessLimits(policy),
         partial(read_state, client, endpoint, policy),
     )
@@ -278,13 +388,13 @@ class ResilientLimits:
             self._uses_fallback = False
 
 
-def read_permits(client: redis.Redis, endpoint: str) -> Mapping[str, float]:
+def read_permits(client: redis.Redis, endpoint: ModelEndpoint) -> Mapping[str, float]:
     """Return the window, the permits in flight, and the waiting callers; empty if it is unused.
 
     Raises:
         redis.RedisError: Valkey is unavailable.
     """
-    state, flight, interactive, nightly, _ = keys(endpoint)
+    state, flight, interactive, nightly, _ = endpoint.keys
     with client.pipeline(transaction=False) as pipe:
         pipe.hget(state, "window")
         pipe.zcount(flight, time.time(), "+inf")
@@ -296,14 +406,14 @@ def read_permits(client: redis.Redis, endpoint: str) -> Mapping[str, float]:
     return {"window": float(window), "in_flight": in_flight, "waiting": sum(waiting)}
 
 
-def read_state(client: redis.Redis, endpoint: str, policy: LimitPolicy) -> LimitState:
+def read_state(client: redis.Redis, endpoint: ModelEndpoint, policy: LimitPolicy) -> LimitState:
     """Return the state of an endpoint; values that are not stored yet come from the policy.
 
     Raises:
         redis.RedisError: Valkey is unavailable.
         ValueError: A stored value is not a finite number.
     """
-    stored = cast("Mapping[bytes, bytes]", client.hgetall(keys(endpoint)[0]))
+    stored = cast("Mapping[bytes, bytes]", client.hgetall(endpoint.keys[0]))
     entries = {name.decode(): float(value) for name, value in stored.items()}
     if not all(map(math.isfinite, entries.values())):
         raise ValueError("the state has a number that is not finite")

@@ -23,12 +23,12 @@ from chordwise.errors import (
 )
 from chordwise.llm.exchange import (
     HttpModel,
+    Kind,
     child,
     content_of,
     count,
     storable,
 )
-from chordwise.llm.faults import Kind
 from chordwise.llm.model import (
     ChatModel,
     Completion,

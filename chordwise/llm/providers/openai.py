@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
 from pathlib import PurePath
 
+import structlog
 from pydantic import SecretStr
 
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, text
@@ -14,6 +17,7 @@ from chordwise.errors import (
     ContextTooLongError,
     InvalidAnswerError,
     ModelAccessError,
+    ModelError,
     ModelOverloadedError,
     ModelRequestError,
     ModelTransportError,
@@ -22,29 +26,33 @@ from chordwise.errors import (
     RefusedError,
 )
 from chordwise.llm.exchange import (
+    LOWEST_ERROR_STATUS,
     HttpModel,
+    Kind,
     child,
     content_of,
     cost_in_usage,
     count,
+    endpoint,
     storable,
 )
-from chordwise.llm.faults import Kind
 from chordwise.llm.model import (
     ChatModel,
     Completion,
     CompletionRequest,
     FinishReason,
+    Middleware,
     Timings,
     Usage,
 )
-from chordwise.llm.ollama import with_keep_alive
 from chordwise.llm.provider import Provider
 from chordwise.llm.schema_dialects import as_instruction, for_openai_strict
 from chordwise.llm.token_counts import TokenCounter, openai_counter
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
-from chordwise.settings.providers import is_at_provider
+from chordwise.settings.service_addresses import is_at_provider
+
+log = structlog.get_logger(__name__)
 
 PUBLIC_BASE_URL = "https://api.openai.com/v1"
 MAX_SCHEMA_NAME_CHARACTERS = 64
@@ -302,3 +310,83 @@ def _seconds(timings: JsonObject, name: str) -> float | None:
     if not isinstance(value, int | float) or not 0 <= value <= _MAX_MILLISECONDS:
         return None
     return value / 1000
+
+
+_UNLIMITED = "-1"
+_KEEP_ALIVE_SECONDS = 10.0
+_MAX_INTERVAL_SECONDS = 60.0
+_UNITS: Mapping[str, int] = {"s": 1, "m": 60, "h": 3_600}
+
+
+def with_keep_alive(model: HttpModel) -> ChatModel:
+    """Return the model, wrapped to send `keep_alive` to Ollama if its settings have it.
+
+    Ollama's Chat Completions ignore this field (github.com/ollama/ollama/issues/3645). A loaded
+    model keeps the last duration that it was given; a native request without a prompt sets it
+    without generating an answer.
+    """
+    settings = model.settings
+    if not settings.keep_alive:
+        return model
+    url = endpoint(settings.base_url, "/api/generate", *model.endings, "/v1")
+    # The native API requires a unit in a string, but not in a number.
+    duration: JsonValue = -1 if settings.keep_alive == _UNLIMITED else settings.keep_alive
+
+    def send() -> None:
+        body = {"model": settings.model, "keep_alive": duration}
+        response = model.transport.post_json(url, model.with_key(), body, _KEEP_ALIVE_SECONDS)
+        if response.status >= LOWEST_ERROR_STATUS:
+            raise ModelRequestError(
+                f"The server of {settings.model} answered keep_alive with {response.status}.",
+                "keep_alive is for Ollama; remove it for other servers.",
+            )
+
+    return KeptLoaded(model, send, interval_seconds(settings))
+
+
+def interval_seconds(settings: ModelSettings) -> float:
+    """Return the interval of the request; a reloaded model has the default of its server again."""
+    if settings.keep_alive == _UNLIMITED:
+        return _MAX_INTERVAL_SECONDS
+    length = int(settings.keep_alive[:-1]) * _UNITS[settings.keep_alive[-1]]
+    return min(_MAX_INTERVAL_SECONDS, length / 2)
+
+
+class KeptLoaded(Middleware):
+    """Calls `send` after an answer, at most once per `interval_seconds`.
+
+    The call follows the answer because the model is certainly loaded then; before it, `send` would
+    wait for the model to load. The first failure of `send` is logged; failures never affect the
+    answer.
+    """
+
+    def __init__(
+        self,
+        model: ChatModel,
+        send: Callable[[], None],
+        interval_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(model)
+        self._send = send
+        self._interval_seconds = interval_seconds
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._due_at = clock()
+        self._has_failed = False
+
+    def complete(self, request: CompletionRequest) -> Completion:
+        """Return the answer of the model; then call `send` if it is due."""
+        completion = self.model.complete(request)
+        with self._lock:
+            now = self._clock()
+            is_due = now >= self._due_at
+            self._due_at = now + self._interval_seconds if is_due else self._due_at
+        try:
+            if is_due:
+                self._send()
+        except ModelError as error:
+            if not self._has_failed:
+                log.warning("model.keep_alive_failed", model=self.profile.model, reason=error.what)
+            self._has_failed = True
+        return completion

@@ -16,7 +16,7 @@ from psycopg import Connection
 
 from chordwise.domain.states import IntakeOutcome, JobStatus
 from chordwise.errors import ChordwiseError
-from chordwise.llm.limits import pauses, shared_limits
+from chordwise.llm.limits import shared_limits
 from chordwise.pipeline.recovery.recover import PLANNED, RULES
 from chordwise.pipeline.runtime import broker
 from chordwise.relations.relation import Relation
@@ -169,15 +169,15 @@ def _permits(settings: Settings) -> Sequence[Metric]:
     endpoints = {}
     for name in (*settings.models, *selected, *settings.fallback):
         model = settings.model_named(name)
-        key = settings.api_key_for(model)
-        endpoint = shared_limits.endpoint_id(model.provider, model.base_url, model.model, key)
+        endpoint = shared_limits.ModelEndpoint.of(model, settings.api_key_for(model))
         endpoints[endpoint] = model.provider, label_of(model.provider, model.model)
     permits: dict[tuple[str, ...], float] = defaultdict(float)
     with broker.translating_errors(), shared_limits.open_client(settings.broker_url) as client:
         for endpoint, labels in endpoints.items():
             for state, number in shared_limits.read_permits(client, endpoint).items():
                 permits[*labels, state] += number
-        paused = Counter((pause.model, pause.denial.code) for pause in pauses.read(client))
+        pauses = shared_limits.read_pauses(client)
+    paused = Counter((pause.model, pause.denial.code) for pause in pauses)
     return _metrics({"permits": permits, "pauses": {key: paused[key] for key in paused}})
 
 

@@ -9,9 +9,13 @@ import redis
 import structlog
 
 from chordwise.errors import ConfigurationError
-from chordwise.llm.limits import pauses
-from chordwise.llm.limits.pauses import ModelEndpoint, Pause
-from chordwise.llm.limits.shared_limits import open_client
+from chordwise.llm.limits.shared_limits import (
+    ModelEndpoint,
+    Pause,
+    open_client,
+    read_pauses,
+    resume_pauses,
+)
 from chordwise.pipeline.runtime import broker
 from chordwise.settings import ModelSettings, Settings
 
@@ -29,11 +33,11 @@ def probe_again(settings: Settings, names: Iterable[str]) -> None:
     models = list(_models(settings, names))
 
     def applies(pause: Pause) -> bool:
-        return any(pause.holds_for(model.provider, model.base_url, model.model) for model in models)
+        return any(map(pause.holds_for, models))
 
     try:
         with open_client(settings.broker_url) as client:
-            pauses.resume(client, applies)
+            resume_pauses(client, applies)
     except (redis.RedisError, OSError) as error:
         log.warning("pauses.not_resumed", error=type(error).__name__)
 
@@ -50,12 +54,10 @@ def active_pauses(settings: Settings) -> list[Pause]:
     ours = {
         name
         for model in _models(settings, (settings.model,))
-        for name in ModelEndpoint.of(
-            model.provider, model.base_url, model.model, settings.api_key_for(model)
-        ).names
+        for name in ModelEndpoint.of(model, settings.api_key_for(model)).names
     }
     with broker.translating_errors(), open_client(settings.broker_url) as client:
-        return [pause for pause in pauses.read(client) if pause.name in ours]
+        return [pause for pause in read_pauses(client) if pause.name in ours]
 
 
 def _models(settings: Settings, names: Iterable[str]) -> Iterator[ModelSettings]:

@@ -13,7 +13,7 @@ from chordwise.domain.states import Lane
 from chordwise.errors import LeaseLostError, ServiceUnavailableError
 from chordwise.llm.limits.permits import Priority
 from chordwise.llm.middleware.batched import BatchQueue
-from chordwise.llm.middleware.concurrency_limited import Turn
+from chordwise.llm.middleware.rate_limited import Turn
 from chordwise.pipeline.asking import Question
 from chordwise.pipeline.asking.question import policy_of
 from chordwise.pipeline.models.batch_queue import JobBatches

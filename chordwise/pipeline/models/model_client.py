@@ -24,11 +24,17 @@ from chordwise.llm.batching import BatchApi, has_batches
 from chordwise.llm.limits.permits import Limits, Priority, ProcessLimits, policy_of
 from chordwise.llm.middleware.batched import Batched, BatchQueue
 from chordwise.llm.middleware.cached import Cached, CompletionCache, answer_settings
-from chordwise.llm.middleware.concurrency_limited import ConcurrencyLimited, Slots, Turn
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.middleware.metered import CallLedger, Metered, NullLedger
 from chordwise.llm.middleware.paced import Paced
-from chordwise.llm.middleware.rate_limited import Gate, PermitQueue, RateLimited
+from chordwise.llm.middleware.rate_limited import (
+    ConcurrencyLimited,
+    Gate,
+    PermitQueue,
+    RateLimited,
+    Slots,
+    Turn,
+)
 from chordwise.llm.middleware.retrying import Retrying
 from chordwise.llm.middleware.tiered import Tiered
 from chordwise.llm.model import ChatModel, ModelProfile
