@@ -23,8 +23,8 @@ from chordwise.client.client import Client
 from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
-from worker.chunk_threads import ChunkThreads
 from worker.tasks import analyze_slice
+from worker.threads import ChunkThreads
 
 _ROOT = Path(__file__).parents[1]
 _PACKAGES = ("chordwise/", "worker/")

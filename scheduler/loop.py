@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import select
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from threading import Event, Thread
 
+import psycopg
 import structlog
+from psycopg.errors import LockNotAvailable
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from chordwise.domain.failure_backoff import FailureBackoff
 from chordwise.errors import ServiceUnavailableError
@@ -18,12 +24,123 @@ from chordwise.pipeline.jobs import dispatch
 from chordwise.pipeline.recovery.recover import Waiting, promise_missing, recover, waiting
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.schedules import occurrences
+from chordwise.storage.database import translate_errors
+from chordwise.storage.postgresql import Lock
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State
-from scheduler.leadership import Leadership
-from scheduler.listener import Listener
 
 log = structlog.get_logger(__name__)
+
+_PAUSE_SECONDS = 5.0
+
+
+class Listener:
+    """Sets `wake` for each notification of a channel, and whenever one may have been missed.
+
+    Notifications only reduce latency: a pooler that shares sessions loses them, and so does a lost
+    connection. `hears` is true while the session is connected.
+    """
+
+    def __init__(self, engine: Engine, channel: str, wake: Event) -> None:
+        self.hears = False
+        self._engine = engine
+        self._channel = channel
+        self._wake = wake
+        self._stop = Event()
+        self._stopped, self._stops = os.pipe()
+        self._thread = Thread(target=self._run, name="listener", daemon=True)
+
+    def start(self) -> None:
+        """Start listening."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop listening; the thread ends with its connection."""
+        self._stop.set()
+        os.write(self._stops, b"x")
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                with translate_errors(), self._engine.connect() as connection:
+                    connection.execution_options(isolation_level="AUTOCOMMIT")
+                    # Otherwise the server would end a session that only listens.
+                    connection.execute(text("SET idle_session_timeout = 0"))
+                    connection.execute(text(f"LISTEN {self._channel}"))
+                    raw: object = connection.connection.driver_connection
+                    try:
+                        if isinstance(raw, psycopg.Connection):
+                            self._follow(raw)
+                    finally:
+                        connection.invalidate()  # the pool must not reuse a listening session
+            except (ServiceUnavailableError, psycopg.OperationalError) as error:
+                log.warning("listener.reconnecting", reason=str(error))
+            except Exception:  # the outbox is polled without it
+                log.exception("listener.defect")
+            self.hears = False
+            self._stop.wait(_PAUSE_SECONDS)
+
+    def _follow(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
+        self.hears = True
+        self._wake.set()
+        while True:
+            ready, _, _ = select.select([connection.fileno(), self._stopped], [], [])
+            if self._stopped in ready:
+                return
+            for _ in connection.notifies(timeout=0):
+                self._wake.set()
+
+
+class Leadership:
+    """Holds the lock while its connection lives; the socket of a killed leader releases it.
+
+    The transaction that holds the lock stays open. It has no snapshot, so it does not block vacuum.
+    The server ends a connection that is silent for `silence_seconds`.
+    """
+
+    def __init__(self, engine: Engine, silence_seconds: float) -> None:
+        self._engine = engine
+        self._silence = (
+            f"SET LOCAL idle_in_transaction_session_timeout = '{round(silence_seconds * 1_000)}ms'"
+        )
+        self._connection: Connection | None = None
+
+    def hold(self) -> bool:
+        """Return whether this process leads; try to become the leader if it does not.
+
+        Raises:
+            ServiceUnavailableError: The database cannot be reached; this process does not lead.
+        """
+        with translate_errors():
+            try:
+                return self._try()
+            except DBAPIError:
+                self.release()
+                raise
+
+    def release(self) -> None:
+        """Release the leadership."""
+        if self._connection is not None:
+            self._connection.invalidate()
+            self._connection.close()
+            self._connection = None
+
+    def _try(self) -> bool:
+        if self._connection is not None:
+            self._connection.execute(text("SELECT 1"))
+            return True
+        connection = self._engine.connect()
+        try:
+            connection.execute(text(self._silence))
+            connection.execute(text(Lock.LEADER.statement(wait=False)))
+        except OperationalError as error:
+            connection.close()
+            if isinstance(error.orig, LockNotAvailable):
+                return False
+            raise
+        self._connection = connection
+        return True
+
 
 _FORGET_SECONDS = 3_600.0
 _OUTAGE_SECONDS = 1.0

@@ -13,6 +13,7 @@ from threading import Event, Thread
 
 import structlog
 
+from chordwise import machine
 from chordwise.errors import ExitCode, ServiceUnavailableError
 from chordwise.pipeline.diagnosis.shared_figures import SharedFigures
 from chordwise.pipeline.inbox.folders import inboxes_of
@@ -27,15 +28,12 @@ from chordwise.pipeline.runtime.startup import (
     wait_until_ready,
 )
 from chordwise.pipeline.schedules.runner import ScheduleRunner
-from chordwise.readers import limits
 from chordwise.settings import Settings
 from chordwise.storage import outbox
 from chordwise.storage.database import open_engine
 from chordwise.telemetry import liveness, logging, metrics
 from scheduler import inbox
-from scheduler.leadership import Leadership
-from scheduler.listener import Listener
-from scheduler.loop import Loop
+from scheduler.loop import Leadership, Listener, Loop
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +56,7 @@ def _run(settings: Settings) -> int:
         return schedule(settings)
     metrics.join(sys.argv[1])
     stop = stopped_in_order()
-    limits.set_oom_score(_READERS_SCORE)  # the kernel ends it first if memory is short
+    machine.set_oom_score(_READERS_SCORE)  # the kernel ends it first if memory is short
     require_files(_FILES)
     part(open_context(settings, "scheduler"), stop)
     return ExitCode.SUCCESS

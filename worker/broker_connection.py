@@ -19,9 +19,8 @@ from kombu.transport import redis
 from kombu.transport.virtual import Empty
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from worker.chunk_threads import ChunkThreads
-from worker.consumption import Consumption
 from worker.rejections import UNREADABLE, Rejection, Rejections, rejection_of
+from worker.threads import ChunkThreads, Consumption
 
 BROKER_ERRORS = (OperationalError, RedisError, OSError)
 """The errors of a broker that is unavailable or full."""

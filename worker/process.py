@@ -21,6 +21,7 @@ import structlog
 from celery.exceptions import SecurityWarning
 from celery.signals import worker_ready
 
+from chordwise import machine
 from chordwise.embedded import processes
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.runtime import broker, messages
@@ -30,15 +31,13 @@ from chordwise.pipeline.runtime.startup import (
     run_process,
     wait_until_ready,
 )
-from chordwise.readers import limits
 from chordwise.settings import Settings
 from chordwise.telemetry import liveness, logging, metrics
 from worker import broker_connection, reading, tasks
 from worker.broker_connection import use_tolerant_results
-from worker.chunk_threads import ChunkThreads
-from worker.consumption import Consumption, CountedThreads, Watchdog
 from worker.rejections import Rejections
 from worker.shutdown import Shutdown, Siblings, shares_of
+from worker.threads import ChunkThreads, Consumption, CountedThreads, Watchdog
 
 log = structlog.get_logger(__name__)
 
@@ -105,7 +104,7 @@ def work(settings: Settings, name: str) -> int:
     """Consume messages in the thread pool until a signal arrives."""
     # Celery warns root because of pickle; we accept nothing but JSON.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    shares = shares_of(settings.worker, processes.usable_cores())
+    shares = shares_of(settings.worker, machine.usable_cores())
     concurrency = shares[0]
     share = settings.worker.model_copy(update={"concurrency": concurrency})
     settings = settings.model_copy(update={"worker": share})
@@ -181,14 +180,14 @@ def limit_megabytes(processes: int) -> int:
     One process may take most of what the others, if they do nothing unusual, leave of the memory of
     the container or the machine.
     """
-    left = limits.memory_megabytes() - _USUAL_MEGABYTES * (processes - 1)
+    left = machine.memory_megabytes() - _USUAL_MEGABYTES * (processes - 1)
     return max(_MIN_MEGABYTES, min(_MAX_MEGABYTES, int(_SHARE * left)))
 
 
 def resident_megabytes() -> Iterator[int]:
     """Yield the resident memory of this process twice a second."""
     while not Event().wait(_MEMORY_CHECK_SECONDS):
-        yield int(psutil.Process().memory_info().rss) // limits.MEGABYTE
+        yield int(psutil.Process().memory_info().rss) // machine.MEGABYTE
 
 
 def watch_memory(

@@ -9,6 +9,7 @@ from threading import Event, Thread
 
 import structlog
 
+from chordwise import machine
 from chordwise.errors import ExitCode, ServiceUnavailableError
 from chordwise.pipeline.inbox.watch import InboxWatch
 from chordwise.pipeline.intake.list_reader import ListReader
@@ -18,7 +19,6 @@ from chordwise.pipeline.runtime.startup import (
     stopped_in_order,
     wait_until_ready,
 )
-from chordwise.readers import limits
 from chordwise.readers.reader import ReadingInterruptedError
 from chordwise.settings import Settings
 from chordwise.telemetry import liveness, logging, metrics
@@ -43,7 +43,7 @@ def read(settings: Settings) -> int:
     """
     logging.configure(settings.logging, NAME)
     stop = stopped_in_order()
-    limits.set_oom_score(_SCORE)
+    machine.set_oom_score(_SCORE)
     require_files(_FILES)
     if not wait_until_ready(settings, NAME, stop):
         return ExitCode.SUCCESS

@@ -19,8 +19,8 @@ from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.jobs.synthesize import synthesize, synthesize_claimed
 from chordwise.pipeline.runtime import messages
 from chordwise.pipeline.runtime.context import Context
-from worker.chunk_threads import ChunkThreads
 from worker.rejections import Rejection, Rejections
+from worker.threads import ChunkThreads
 
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")

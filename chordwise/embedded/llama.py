@@ -1,17 +1,24 @@
-"""A server for one local model: a GGUF file, served by llama.cpp from a wheel."""
+"""A server for one local model: a GGUF file, served over HTTP by llama.cpp from a wheel.
+
+Run as a module, it is that server, a process of the embedded stack.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
+import signal
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel
 
+from chordwise import machine
 from chordwise.embedded import processes
-from chordwise.embedded.home import Home, password_in, read_address
+from chordwise.embedded.home import Home, ServerAddress, password_in, read_address, write_private
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.settings import ModelSettings, Settings
 
@@ -68,7 +75,7 @@ class EmbeddedLlama(processes.BackgroundProcess):
         """
         self._address_file.unlink(missing_ok=True)
         password_in(self._key_file)
-        program = (sys.executable, "-P", "-m", "chordwise.embedded.llama_server")
+        program = (sys.executable, "-P", "-m", "chordwise.embedded.llama")
         described = self._model.model_dump_json(), str(self._port)
         self.command = (*program, *described, str(self._key_file), str(self._address_file))
         super().start()
@@ -144,12 +151,12 @@ def threads() -> int:
 
     The threads wait for each other at every step.
     """
-    return max(1, min(processes.usable_cores() - 1, _MAX_THREADS))
+    return max(1, min(machine.usable_cores() - 1, _MAX_THREADS))
 
 
 def slots(settings: Settings) -> int:
     """Return how many requests a local model's server answers at once: one on few cores."""
-    fitting = max(1, processes.usable_cores() // _CORES_OF_A_SLOT)
+    fitting = max(1, machine.usable_cores() // _CORES_OF_A_SLOT)
     return min(fitting, _MAX_SLOTS, settings.worker.concurrency)
 
 
@@ -209,3 +216,40 @@ def find_smollm2() -> Path | None:
     folders = spec.submodule_search_locations if spec is not None else None
     files = [file for folder in folders or () for file in sorted(Path(folder).glob("*.gguf"))]
     return files[0] if files else None
+
+
+def main(description: str, port: str, key_file: str, address_file: str) -> None:
+    """Load the model that a `LocalModel` in JSON describes, and serve it until a signal arrives."""
+    model = LocalModel.model_validate_json(description)
+    processes.watch_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        check_installed()
+    except ConfigurationError as error:
+        sys.exit(f"{error.what} {error.hint}")
+    import xllamacpp  # noqa: PLC0415 - optional, and slow to load
+
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(model.file)
+    parameters.model_alias = {model.file.name}
+    parameters.hostnames = ["127.0.0.1"]
+    parameters.port = int(port)
+    parameters.api_keys = [password_in(Path(key_file))]
+    parameters.n_parallel = model.slots
+    parameters.n_ctx = model.slots * model.context_tokens
+    parameters.warmup = False
+    parameters.cpuparams.n_threads = model.threads
+    parameters.cpuparams_batch.n_threads = model.threads
+    # DRY sampling keeps small models from repeating themselves up to the output limit; only the
+    # last tokens of the answer count, because quotes repeat the text. Measured once with
+    # SmolLM2-135M on four samples: three complete answers instead of none; on other texts it loops.
+    parameters.sampling.dry_multiplier = 0.8
+    parameters.sampling.dry_penalty_last_n = 256
+    parameters.sampling.temp = 0.3
+    server = xllamacpp.Server(parameters)
+    address = ServerAddress(url=server.listening_address, server=processes.own_identity())
+    write_private(Path(address_file), address.model_dump_json())
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -259,39 +259,3 @@ class BackgroundProcess:
     def last_log_lines(self) -> str:
         """Return the last lines that it has logged since it was started."""
         return tail(self.log, _LAST_LOG_LINES, self._log_begins)
-
-
-_CGROUPS = Path("/sys/fs/cgroup")
-_MEMBERSHIP = Path("/proc/self/cgroup")
-
-
-def usable_cores(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> int:
-    """Return the cores of the machine, within the process's affinity and its cgroup's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    quotas = [int(quota) for quota in _quotas(cgroups, membership)]
-    return max(1, min([cores or 1, *quotas]))
-
-
-def _quotas(cgroups: Path, membership: Path) -> list[float]:
-    lines = _text(membership).splitlines()
-    groups = [Path(line.removeprefix("0::/")) for line in lines if line.startswith("0::/")]
-    paths = [Path(), *(path for group in groups for path in (group, *group.parents))]
-    quotas = [_quotient(_text(cgroups / path / "cpu.max").split()) for path in paths]
-    old = [_text(cgroups / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
-    return [quota for quota in (*quotas, _quotient(old)) if quota is not None]
-
-
-def _quotient(values: list[str]) -> float | None:
-    """Return quota / period; `None` for `max`, for -1, and where nothing is known."""
-    try:
-        quota, period = (int(value) for value in values)
-    except ValueError:
-        return None
-    return quota / period if quota > 0 and period > 0 else None
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        return ""

@@ -10,7 +10,7 @@ from signal import Signals
 
 from pydantic import SecretStr
 
-from chordwise.embedded import control, processes
+from chordwise.embedded import processes, stack_plan
 from chordwise.embedded.home import (
     Home,
     Level,
@@ -156,11 +156,11 @@ def stop(home: Path) -> bool:
     place = home_at(home)
     if not place.run.is_dir():
         return False
-    from chordwise.embedded import services  # noqa: PLC0415 - commands start without
+    from chordwise.embedded import supervisor  # noqa: PLC0415 - commands start without
 
     was_running = processes.stop(lock_holder(place), (Signals.SIGTERM, _STOP_SECONDS))
     with locked(place):
-        return services.stop(place) or was_running
+        return supervisor.stop_processes(place) or was_running
 
 
 def _request_plan(
@@ -170,8 +170,8 @@ def _request_plan(
     started: list[processes.ProcessIdentity | None] = []
     while time.monotonic() < deadline:
         state = current_state(home)
-        last: control.Message | None = None
-        for last in control.request(state.control_socket, plan, deadline) if state else ():
+        last: stack_plan.Message | None = None
+        for last in stack_plan.request(state.control_socket, plan, deadline) if state else ():
             if last.activity and on_progress is not None:
                 on_progress(last.activity)
         if last is not None and last.state is not None:
@@ -180,7 +180,7 @@ def _request_plan(
             raise _refusal(home, last)
         if not lock_holder(home) and not any(map(processes.is_alive, started)):
             if len(started) == _MAX_SUPERVISORS:
-                raise _refusal(home, control.Message())
+                raise _refusal(home, stack_plan.Message())
             command = [sys.executable, "-P", "-m", "chordwise.embedded.supervisor", str(home.path)]
             log, where = home.log("stack"), plan.directory
             supervisor = processes.launch(
@@ -191,7 +191,7 @@ def _request_plan(
     raise _failure(home, "The stack is not ready in time")
 
 
-def _refusal(home: Home, last: control.Message) -> ChordwiseError:
+def _refusal(home: Home, last: stack_plan.Message) -> ChordwiseError:
     if not last.code:
         return _failure(home, "The stack exited while it was starting")
     is_configuration = last.code == ConfigurationError.code

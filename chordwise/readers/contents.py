@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from chordwise.errors import ReadError
+from chordwise.machine import MEGABYTE
 from chordwise.readers import failures
-from chordwise.readers.limits import MEGABYTE
 from chordwise.remote import RemoteError, RemotePath
 
 SLICE_BYTES = MEGABYTE

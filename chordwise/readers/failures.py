@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from chordwise.domain.states import IntakeOutcome
 from chordwise.errors import ChordwiseError, ReadError
-from chordwise.readers.format import FORMATS
+from chordwise.readers.formats import FORMATS
 
 NEEDS_OCR = "needs_ocr"
 VISION_FAILED = "vision_failed"

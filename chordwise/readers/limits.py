@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import resource
 import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chordwise import machine
+from chordwise.machine import MEGABYTE
+from chordwise.readers import failures
+
 if TYPE_CHECKING:
     from chordwise.settings import ReaderSettings
 
-MEGABYTE = 1024 * 1024
 BYTES_PER_CHARACTER = 4
 """The maximum in UTF-8, UTF-16 and UTF-32."""
 _OPEN_FILES = 64
 # The exit status of a process without enough memory for an answer.
 OUT_OF_MEMORY_STATUS = 77
 _STATUS = Path("/proc/self/statm")
-_SCORE = Path("/proc/self/oom_score_adj")
 _FIRST_TO_END = 1_000
 # The parent should time out first, as its error message is better.
 _GRACE_SECONDS = 2.0
@@ -49,16 +49,7 @@ def limit_process(memory_megabytes: int) -> None:
         bounded = value if hard == resource.RLIM_INFINITY else min(value, hard)
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(limit, (bounded, bounded))
-    set_oom_score(_FIRST_TO_END)
-
-
-def set_oom_score(score: int) -> None:
-    """Let Linux end this process before those with a lower score; the highest is 1,000.
-
-    Any process may raise its own score; children inherit it.
-    """
-    with contextlib.suppress(OSError):
-        _SCORE.write_text(f"{score}\n", "ascii")
+    machine.set_oom_score(_FIRST_TO_END)
 
 
 def limit_file(timeout_seconds: float) -> None:
@@ -87,8 +78,6 @@ _MAX_MEMORY_MEGABYTES = 1_024
 _MAX_FILE_MEGABYTES = 256
 # Storing a text takes several copies: as bytes, as characters, and in the driver.
 _TEXT_SHARE = 5
-_GROUPS = Path("/proc/self/cgroup")
-_MOUNT = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +91,7 @@ class FileLimits:
 
 def file_limits(settings: ReaderSettings, available_megabytes: int | None = None) -> FileLimits:
     """Return the limits; unset ones are derived from the memory of this process, or that given."""
-    available = (available_megabytes or memory_megabytes()) - RESERVED_MEGABYTES
+    available = (available_megabytes or machine.memory_megabytes()) - RESERVED_MEGABYTES
     share = max(_MIN_MEGABYTES, min(_MAX_MEMORY_MEGABYTES, available // READERS))
     text_bytes = share * MEGABYTE // _TEXT_SHARE
     return FileLimits(
@@ -112,31 +101,19 @@ def file_limits(settings: ReaderSettings, available_megabytes: int | None = None
     )
 
 
-def memory_megabytes() -> int:
-    """Return the memory that this process may use: that of its container, or of the machine."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([physical, *_group_limits(_GROUPS, _MOUNT)]) // MEGABYTE
+class CharacterAllowance:
+    """The characters of one document, counted against a limit."""
 
+    def __init__(self, max_characters: int) -> None:
+        self.spent = 0
+        self._limit = max_characters
 
-def _group_limits(groups: Path, mount: Path) -> Iterator[int]:
-    try:
-        lines = groups.read_text("utf-8").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            yield from _limits_up(mount, path, "memory.max")
-        elif "memory" in controllers.split(","):
-            yield from _limits_up(mount / "memory", path, "memory.limit_in_bytes")
+    def __call__(self, characters: int) -> None:
+        """Count characters.
 
-
-def _limits_up(mount: Path, path: str, name: str) -> Iterator[int]:
-    group = Path(path.lstrip("/"))
-    for level in (group, *group.parents):
-        try:
-            value = (mount / level / name).read_text("ascii").strip()
-        except OSError:
-            continue
-        if value.isdecimal():
-            yield int(value)
+        Raises:
+            ReadError: The limit is exceeded.
+        """
+        self.spent += characters
+        if self.spent > self._limit:
+            raise failures.too_many_characters(self._limit)

@@ -23,8 +23,7 @@ import olefile
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import ReadError
 from chordwise.readers import failures, limits, protocol
-from chordwise.readers.format import FORMATS
-from chordwise.readers.formats import mailbox, pdf, picture
+from chordwise.readers.formats import FORMATS, mailbox, pdf, picture
 from chordwise.readers.reader_output import (
     Extracted,
     Extraction,

@@ -35,9 +35,9 @@ from chordwise.domain.states import FAILED_INTAKES, IntakeOutcome
 from chordwise.domain.text_normalization import FEW, NormalizedText, normalize
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ReadError
+from chordwise.machine import MEGABYTE
 from chordwise.readers import contents, failures
 from chordwise.readers.contents import SLICE_BYTES, Content
-from chordwise.readers.limits import MEGABYTE
 from chordwise.readers.reader_output import (
     Columns,
     Extracted,

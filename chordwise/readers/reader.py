@@ -18,9 +18,10 @@ from chordwise.domain.pictures import Picture
 from chordwise.domain.text_normalization import normalize
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ReadError
+from chordwise.machine import MEGABYTE
 from chordwise.readers import contents, failures, protocol
 from chordwise.readers.contents import Content
-from chordwise.readers.limits import BYTES_PER_CHARACTER, MEGABYTE, file_limits
+from chordwise.readers.limits import BYTES_PER_CHARACTER, file_limits
 from chordwise.readers.parser_process import ParserProcess, ReadingInterruptedError, ReadingTime
 from chordwise.readers.protocol import ReadText, Reply
 from chordwise.readers.reader_output import (

@@ -15,7 +15,6 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.pictures import Picture
 from chordwise.domain.places import Place, PlaceKind
 from chordwise.errors import ReadError
-from chordwise.readers import failures
 
 leaves_out_unseen: ContextVar[bool] = ContextVar("leaves_out_unseen", default=False)
 """Whether readers leave out text that is not visible in the file (`readers.hidden_text`)."""
@@ -258,24 +257,6 @@ def cell(text: str) -> str:
     """Return the text of a cell in a Markdown table."""
     lines = (line.strip() for line in text.strip().splitlines())
     return "<br>".join(line for line in lines if line).replace("|", "\\|")
-
-
-class CharacterAllowance:
-    """The characters of one document, counted against a limit."""
-
-    def __init__(self, max_characters: int) -> None:
-        self.spent = 0
-        self._limit = max_characters
-
-    def __call__(self, characters: int) -> None:
-        """Count characters.
-
-        Raises:
-            ReadError: The limit is exceeded.
-        """
-        self.spent += characters
-        if self.spent > self._limit:
-            raise failures.too_many_characters(self._limit)
 
 
 class Naming:

@@ -36,8 +36,8 @@ from tests.fakes.pipeline import (
     quoting_the_text,
     with_settings,
 )
-from worker.chunk_threads import ChunkThreads
 from worker.tasks import analyze_slice
+from worker.threads import ChunkThreads
 
 
 class SlowMessenger:

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.embedded import control
-from chordwise.embedded.control import Message
+from chordwise.embedded import stack_plan
 from chordwise.embedded.home import Home, Level, home_at
-from chordwise.embedded.stack_plan import StackPlan
+from chordwise.embedded.stack_plan import Message, StackPlan
 from chordwise.errors import ConfigurationError
 
 PLAN = StackPlan(
@@ -40,7 +39,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
 
 @pytest.fixture
 def listener(home: Home) -> Iterator[socket.socket]:
-    with control.listen(home) as lent:
+    with stack_plan.listen(home) as lent:
         yield lent
 
 
@@ -52,7 +51,7 @@ def a_client(listener: socket.socket, sent: bytes = b"") -> socket.socket:
 
 
 def taken(listener: socket.socket) -> socket.socket:
-    request = control.next_request(listener)
+    request = stack_plan.next_request(listener)
     assert request is not None
     assert request[0] == PLAN
     return request[1]
@@ -66,13 +65,13 @@ def test_the_socket_is_closed_to_other_users(listener: socket.socket) -> None:
 
 def test_a_socket_that_cannot_be_created_is_named(home: Home, listener: socket.socket) -> None:
     with pytest.raises(ConfigurationError, match=f"{listener.getsockname()} cannot be created: "):
-        control.listen(home)
+        stack_plan.listen(home)
 
 
 @pytest.mark.parametrize("sent", [b"garbage\n", b"{}\n", b"\xff\xfe\n", b"\n"])
 def test_an_invalid_request_is_refused(listener: socket.socket, sent: bytes) -> None:
     with a_client(listener, sent) as client, client.makefile("rb") as lines:
-        request = control.next_request(listener)
+        request = stack_plan.next_request(listener)
         last = Message.model_validate_json(lines.readlines()[-1])
 
     assert request is None
@@ -96,7 +95,7 @@ def test_an_unfinished_request_is_dropped(listener: socket.socket, *, is_endless
     ):
         if is_endless:
             pool.submit(send_forever, slow)
-        left = control.next_request(listener)
+        left = stack_plan.next_request(listener)
         taken(listener).close()
 
     assert left is None
@@ -105,15 +104,15 @@ def test_an_unfinished_request_is_dropped(listener: socket.socket, *, is_endless
 def test_the_request_of_a_disconnected_command_is_ignored(listener: socket.socket) -> None:
     a_client(listener, REQUEST).close()
 
-    assert control.next_request(listener) is None
+    assert stack_plan.next_request(listener) is None
 
 
 def test_commands_that_stop_reading_or_disconnect_do_not_block(listener: socket.socket) -> None:
     with a_client(listener, REQUEST), taken(listener) as unread:
-        while control.send(unread, Message(activity="x" * 100_000)):
+        while stack_plan.send(unread, Message(activity="x" * 100_000)):
             continue
     with a_client(listener, REQUEST):
         left = taken(listener)
 
     with left:
-        assert not control.send(left, Message())
+        assert not stack_plan.send(left, Message())

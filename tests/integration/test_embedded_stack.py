@@ -18,7 +18,7 @@ import pytest
 import redis
 
 import chordwise
-from chordwise.embedded import control, processes, stack
+from chordwise.embedded import processes, stack, stack_plan
 from chordwise.embedded.home import Level, StackState, home_at, locked, write_state
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.embedded.stack_plan import Commands
@@ -221,7 +221,7 @@ def test_a_request_unread_by_a_stopping_supervisor_goes_to_the_next(home: Path) 
     place = home_at(home)
     place.prepare()
 
-    with ThreadPoolExecutor() as pool, locked(place), control.listen(place) as listener:
+    with ThreadPoolExecutor() as pool, locked(place), stack_plan.listen(place) as listener:
         path = Path(listener.getsockname())
         identity = ProcessIdentity(pid=os.getpid(), created_at=0)
         write_state(place, StackState(supervisor=identity, control_socket=path))

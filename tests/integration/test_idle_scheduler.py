@@ -20,9 +20,7 @@ from chordwise.storage.database import open_engine
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State
 from scheduler.inbox import PROCESS
-from scheduler.leadership import Leadership
-from scheduler.listener import Listener
-from scheduler.loop import Loop
+from scheduler.loop import Leadership, Listener, Loop
 from tests.fakes.counting import recorded
 from tests.fakes.pipeline import Pipeline, a_pipeline
 from tests.fakes.processes import wait_until

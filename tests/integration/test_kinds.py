@@ -240,7 +240,7 @@ def test_a_provider_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 RUNES = '''
 """Runes: texts that begin with RUNE, reversed."""
 
-from chordwise.readers.format import Format, of_bytes
+from chordwise.readers.formats import Format, of_bytes
 from chordwise.readers.reader_output import Extracted
 
 

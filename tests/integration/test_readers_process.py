@@ -16,9 +16,9 @@ import psutil
 import pytest
 from PIL import Image
 
+from chordwise import machine
 from chordwise.domain.document_flags import FlagKind
 from chordwise.errors import ReadError
-from chordwise.readers import limits
 from chordwise.readers.reader import Columns, ReadDocument, Reader, RenderedPage, UnreadDocument
 from chordwise.settings import ReaderSettings
 from tests.fakes.office_files import archive, document, docx, paragraph, pdf, shown
@@ -331,7 +331,7 @@ def test_a_file_that_changes_during_reading_has_no_text(tmp_path: Path) -> None:
 
 
 def test_text_too_large_for_the_memory_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "memory_megabytes", lambda: 675)
+    monkeypatch.setattr(machine, "memory_megabytes", lambda: 675)
     with Reader(ReaderSettings()) as reader:
         text = reader.read_bytes(b"words " * 3_200_000, "a.txt")
         file = reader.read_bytes(bytes(90 * 1024 * 1024), "b.bin")

@@ -41,8 +41,8 @@ from tests.fakes.pipeline import (
     with_settings,
 )
 from tests.fakes.scripted_model import Line
-from worker.chunk_threads import ChunkThreads
 from worker.tasks import analyze_slice
+from worker.threads import ChunkThreads
 
 TEXTS = [f"{number}. {PARAGRAPH}" for number in range(16)]
 SOME_ROWS = "".join(ORDER.splitlines(keepends=True)[:20])

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from chordwise.embedded import llama, processes
+from chordwise.embedded import llama
 from chordwise.embedded.home import Level, StackPhase, StackState, fits_socket
 from chordwise.embedded.processes import ProcessIdentity
-from chordwise.embedded.services import RestartingService
 from chordwise.embedded.stack_plan import StackPlan, fingerprint
+from chordwise.embedded.supervisor import RestartingService
 from chordwise.errors import ServiceUnavailableError
 from chordwise.settings import EmbeddedSettings, ModelSettings, Settings
 from tests.fakes.clocks import SleptClock
@@ -159,31 +159,6 @@ LOCAL = "local/model.gguf"
 
 
 @pytest.mark.parametrize(
-    ("files", "usable"),
-    [
-        ({}, 8),
-        ({"cpu.max": "max 100000"}, 8),
-        ({"cpu.max": "250000 100000"}, 2),
-        ({"cpu.max": "50000 100000"}, 1),
-        ({"a/cpu.max": "300000 100000", "a/b/cpu.max": "max 100000"}, 3),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
-        ({"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2),
-        ({"cpu.max": "nonsense"}, 8),
-    ],
-)
-def test_the_cpu_quota_of_a_container_is_respected(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], usable: int
-) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _process: set(range(8)), raising=False)
-    (tmp_path / "own").write_text("0::/a/b\n", "utf-8")
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(content, "utf-8")
-
-    assert processes.usable_cores(tmp_path, tmp_path / "own") == usable
-
-
-@pytest.mark.parametrize(
     ("machine", "threads", "slots"), [(1, 1, 1), (2, 1, 1), (4, 3, 2), (8, 7, 2), (64, 16, 2)]
 )
 def test_slots_and_threads_fit_the_number_of_cores(
@@ -193,7 +168,7 @@ def test_slots_and_threads_fit_the_number_of_cores(
 
     A worker that asks only the local model has as many slots.
     """
-    monkeypatch.setattr(processes, "usable_cores", lambda: machine)
+    monkeypatch.setattr("chordwise.machine.usable_cores", lambda: machine)
     remote = {"house": {"provider": "openai", "model": "m", "base_url": "http://h/v1"}}
 
     assert (llama.threads(), llama.slots(Settings())) == (threads, slots)

@@ -1,4 +1,4 @@
-"""Tests of deriving file limits from the memory of the container or the machine."""
+"""Tests of the cores and memory of a container or machine, and of file limits by its memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from chordwise import machine
 from chordwise.readers import limits
 from chordwise.settings import ReaderSettings
 
@@ -18,17 +19,17 @@ def write(path: Path, text: str) -> None:
 @pytest.fixture
 def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder that replaces /sys/fs/cgroup; its file `groups` names the group."""
-    monkeypatch.setattr(limits, "_GROUPS", tmp_path / "groups")
-    monkeypatch.setattr(limits, "_MOUNT", tmp_path)
+    monkeypatch.setattr(machine, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(machine, "_MOUNT", tmp_path)
     return tmp_path
 
 
 def test_without_control_groups_the_memory_of_the_machine_applies(kernel: Path) -> None:
-    machine = limits.memory_megabytes()
+    whole = machine.memory_megabytes()
     write(kernel / "groups", "0::/")
     write(kernel / "memory.max", "max")
 
-    assert limits.memory_megabytes() == machine > 0
+    assert machine.memory_megabytes() == whole > 0
 
 
 def test_the_lowest_limit_of_a_group_and_its_parents_applies(kernel: Path) -> None:
@@ -37,7 +38,7 @@ def test_the_lowest_limit_of_a_group_and_its_parents_applies(kernel: Path) -> No
     write(kernel / "pod" / "memory.max", str(100 << 20))
     write(kernel / "pod" / "container" / "memory.max", str(200 << 20))
 
-    assert limits.memory_megabytes() == 100
+    assert machine.memory_megabytes() == 100
 
 
 def test_a_version_1_container_sees_its_own_group_as_the_root(kernel: Path) -> None:
@@ -45,7 +46,31 @@ def test_a_version_1_container_sees_its_own_group_as_the_root(kernel: Path) -> N
     write(kernel / "groups", "5:cpu:/docker/1\n4:memory:/docker/1")
     write(kernel / "memory" / "memory.limit_in_bytes", str(300 << 20))
 
-    assert limits.memory_megabytes() == 300
+    assert machine.memory_megabytes() == 300
+
+
+@pytest.mark.parametrize(
+    ("files", "usable"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu.max": "250000 100000"}, 2),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"a/cpu.max": "300000 100000", "a/b/cpu.max": "max 100000"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2),
+        ({"cpu.max": "nonsense"}, 8),
+    ],
+)
+def test_the_cpu_quota_of_a_container_is_respected(
+    kernel: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], usable: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _process: set(range(8)), raising=False)
+    write(kernel / "groups", "4:cpu,cpuacct:/docker/1\n0::/a/b")
+    for name, content in files.items():
+        write(kernel / name, content)
+
+    assert machine.usable_cores() == usable
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ from structlog.testing import capture_logs
 
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.telemetry.liveness import State
-from worker.chunk_threads import ChunkThreads
-from worker.consumption import Consumption, CountedThreads, Watchdog
+from worker.threads import ChunkThreads, Consumption, CountedThreads, Watchdog
 
 
 @dataclass(slots=True)

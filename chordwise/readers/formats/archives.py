@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from chordwise.readers import failures
 from chordwise.readers.contents import slices
 from chordwise.readers.discovery import is_ignored
-from chordwise.readers.format import Format
+from chordwise.readers.formats import Format
 from chordwise.readers.office_xml import DAMAGES, ENCRYPTED_FLAG, opened_zip
 from chordwise.readers.reader_output import (
     ContainedFile,

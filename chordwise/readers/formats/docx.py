@@ -9,8 +9,8 @@ from xml.etree.ElementTree import Element
 
 from chordwise.domain import document_flags, places
 from chordwise.readers import encodings, failures
-from chordwise.readers.format import Format, in_place
-from chordwise.readers.formats import html
+from chordwise.readers.formats import Format, html, in_place
+from chordwise.readers.limits import CharacterAllowance
 from chordwise.readers.office_xml import (
     OfficePackage,
     Relationship,
@@ -21,7 +21,6 @@ from chordwise.readers.office_xml import (
 )
 from chordwise.readers.reader_output import (
     SEPARATOR,
-    CharacterAllowance,
     Extracted,
     Source,
     joined,

@@ -9,10 +9,10 @@ from xml.etree.ElementTree import Element
 
 from chordwise.domain import places
 from chordwise.readers import encodings, failures
-from chordwise.readers.format import Format, in_place
-from chordwise.readers.formats import html
+from chordwise.readers.formats import Format, html, in_place
+from chordwise.readers.limits import CharacterAllowance
 from chordwise.readers.office_xml import OfficePackage, local
-from chordwise.readers.reader_output import CharacterAllowance, Extracted, Source, joined
+from chordwise.readers.reader_output import Extracted, Source, joined
 
 MEDIA_TYPE = "application/epub+zip"
 CONTAINER = "META-INF/container.xml"

@@ -10,9 +10,9 @@ from lxml import etree
 
 from chordwise.domain import document_flags, places
 from chordwise.readers import encodings
-from chordwise.readers.format import Format, ascii_start, of_bytes
+from chordwise.readers.formats import Format, ascii_start, of_bytes
+from chordwise.readers.limits import CharacterAllowance
 from chordwise.readers.reader_output import (
-    CharacterAllowance,
     Extracted,
     leaves_out_unseen,
     nonblank_characters,

@@ -14,8 +14,7 @@ from chordwise.domain import places
 from chordwise.domain.places import MESSAGE
 from chordwise.errors import ReadError
 from chordwise.readers import encodings, failures
-from chordwise.readers.format import Format, ascii_start, of_items
-from chordwise.readers.formats import html
+from chordwise.readers.formats import Format, ascii_start, html, of_items
 from chordwise.readers.reader_output import (
     ContainedFile,
     Extracted,

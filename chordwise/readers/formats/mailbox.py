@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from chordwise.domain.places import MESSAGE
-from chordwise.readers.format import Format
+from chordwise.readers.formats import Format
 from chordwise.readers.formats.mail import MESSAGE_NAME
 from chordwise.readers.reader_output import ContainedFile, Extraction
 

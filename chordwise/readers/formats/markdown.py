@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chordwise.domain import outline, places
 from chordwise.readers import encodings, failures
-from chordwise.readers.format import Format, of_bytes
+from chordwise.readers.formats import Format, of_bytes
 from chordwise.readers.limits import BYTES_PER_CHARACTER
 from chordwise.readers.reader_output import Extracted
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 
 from chordwise.domain import places
 from chordwise.readers import failures, reader_output
-from chordwise.readers.format import Format, in_place
+from chordwise.readers.formats import Format, in_place
 from chordwise.readers.formats.presentation import places_of_slides
+from chordwise.readers.limits import CharacterAllowance
 from chordwise.readers.office_xml import Block, OfficePackage, Story, Tags, value_of
-from chordwise.readers.reader_output import CharacterAllowance, Extracted, Source
+from chordwise.readers.reader_output import Extracted, Source
 
 _MANIFEST, _CONTENT, _META = "META-INF/manifest.xml", "content.xml", "meta.xml"
 _REPEATED = 100

@@ -13,8 +13,7 @@ import olefile
 from chordwise.domain.places import MESSAGE
 from chordwise.errors import ReadError
 from chordwise.readers import encodings, failures
-from chordwise.readers.format import Format, of_items
-from chordwise.readers.formats import html, rich_text
+from chordwise.readers.formats import Format, html, of_items, rich_text
 from chordwise.readers.formats.mail import text_of_message
 from chordwise.readers.reader_output import (
     ContainedFile,

@@ -20,9 +20,9 @@ from pypdfium2 import PdfMatrix, raw
 
 from chordwise.domain.places import Box, Layout, union
 from chordwise.readers import failures
-from chordwise.readers.format import Format, Scan, of_bytes
+from chordwise.readers.formats import Format, Scan, of_bytes
+from chordwise.readers.limits import CharacterAllowance
 from chordwise.readers.reader_output import (
-    CharacterAllowance,
     Extracted,
     PageText,
     RenderedPage,

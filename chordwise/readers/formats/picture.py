@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 from chordwise.domain.pictures import Picture
 from chordwise.domain.places import Layout
 from chordwise.readers import failures
-from chordwise.readers.format import Format, Scan, of_bytes
-from chordwise.readers.formats import pdf
+from chordwise.readers.formats import Format, Scan, of_bytes, pdf
+from chordwise.readers.limits import CharacterAllowance
 from chordwise.readers.reader_output import (
-    CharacterAllowance,
     Extracted,
     PageText,
     ReadOptions,

@@ -8,8 +8,7 @@ from typing import BinaryIO
 
 from chordwise.errors import ReadError
 from chordwise.readers import encodings, failures
-from chordwise.readers.format import Format
-from chordwise.readers.formats import sheets
+from chordwise.readers.formats import Format, sheets
 from chordwise.readers.limits import BYTES_PER_CHARACTER
 from chordwise.readers.reader_output import Extracted, Extraction, ReadOptions
 

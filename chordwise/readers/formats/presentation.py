@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 from chordwise.domain.places import Place, PlaceKind
 from chordwise.readers import failures, reader_output
-from chordwise.readers.format import Format, in_place
+from chordwise.readers.formats import Format, in_place
+from chordwise.readers.limits import CharacterAllowance
 from chordwise.readers.office_xml import Block, OfficePackage, Story, Tags, value_of
-from chordwise.readers.reader_output import CharacterAllowance, Extracted, Source
+from chordwise.readers.reader_output import Extracted, Source
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
 

@@ -11,7 +11,7 @@ from striprtf.striprtf import rtf_to_text
 
 from chordwise.domain import document_flags
 from chordwise.readers import failures
-from chordwise.readers.format import Format, of_bytes
+from chordwise.readers.formats import Format, of_bytes
 from chordwise.readers.reader_output import Extracted
 
 MEDIA_TYPE = "application/rtf"

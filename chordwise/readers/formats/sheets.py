@@ -19,10 +19,10 @@ from chordwise.domain.json_values import JsonValue
 from chordwise.domain.places import Layout, Place, PlaceKind
 from chordwise.errors import ReadError
 from chordwise.readers import encodings, failures, reader_output
-from chordwise.readers.format import Format, of_items
+from chordwise.readers.formats import Format, of_items
+from chordwise.readers.limits import CharacterAllowance
 from chordwise.readers.office_xml import OfficePackage, local, value_of
 from chordwise.readers.reader_output import (
-    CharacterAllowance,
     Columns,
     Extracted,
     Extraction,

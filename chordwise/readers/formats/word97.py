@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import olefile
 
 from chordwise.readers import encodings, failures
-from chordwise.readers.format import Format, of_bytes
+from chordwise.readers.formats import Format, of_bytes
 from chordwise.readers.reader_output import Extracted
 
 MEDIA_TYPE = "application/msword"
