@@ -21,23 +21,27 @@ from chordwise.domain.states import JobStatus
 from chordwise.errors import AlreadyAskedError, ChordwiseError, LeaseLostError
 from chordwise.storage import (
     budgets,
-    chunk_claims,
     chunks,
     jobs,
     model_calls,
     results,
     runs,
-    synthesis_claims,
 )
-from chordwise.storage.attempts import attempts_before_last
 from chordwise.storage.budgets import Reservation
-from chordwise.storage.chunk_claims import ClaimedChunk, Claims
 from chordwise.storage.chunks import EndedChunk
+from chordwise.storage.claims import (
+    ClaimedChunk,
+    ClaimedSynthesis,
+    Claims,
+    attempts_before_last,
+    claim_chunks,
+    claim_syntheses,
+    find_synthesis,
+)
 from chordwise.storage.database import Database
 from chordwise.storage.group_commit import GroupCommit
 from chordwise.storage.jobs import JobFailure
 from chordwise.storage.results import NewResult
-from chordwise.storage.synthesis_claims import ClaimedSynthesis
 
 # A promised synthesis is due after this time; normally the process that ended the last chunk has
 # claimed it, or the body of the chord has begun it by then.
@@ -137,7 +141,7 @@ class ChunkWork:
         self, database: Database, lease: timedelta, max_attempts: int, synthesis: str
     ) -> None:
         self._lease = lease
-        self._max_attempts = max_attempts
+        self._below = attempts_before_last(max_attempts)
         self._synthesis = synthesis
         self._claims = GroupCommit(database.autocommit, self._store_claims)
         self._synthesis_claims = GroupCommit(database.autocommit, self._store_synthesis_claims)
@@ -191,9 +195,7 @@ class ChunkWork:
         self, store: Connection, group: Sequence[Claims]
     ) -> Sequence[Mapping[uuid.UUID, ClaimedChunk]]:
         claims = [claim for slice_ in group for claim in slice_]
-        claimed = chunk_claims.claim_all(
-            store, claims, self._lease, attempts_before_last(self._max_attempts)
-        )
+        claimed = claim_chunks(store, claims, self._lease, self._below)
         return [
             {token: claimed[token] for _, token in slice_ if token in claimed} for slice_ in group
         ]
@@ -201,14 +203,8 @@ class ChunkWork:
     def _store_synthesis_claims(
         self, store: Connection, group: Claims
     ) -> Sequence[ClaimedSynthesis | None]:
-        syntheses = self._claim_syntheses(store, group)
+        syntheses = claim_syntheses(store, group, self._lease, self._below)
         return [syntheses.get(token) for _, token in group]
-
-    def _claim_syntheses(
-        self, store: Connection, claims: Claims
-    ) -> Mapping[uuid.UUID, ClaimedSynthesis]:
-        below = attempts_before_last(self._max_attempts)
-        return synthesis_claims.claim_all(store, claims, self._lease, below)
 
     def _store_long_results(self, store: Connection, group: Sequence[JobEnd]) -> Sequence[Outcome]:
         """Store long results, and only then lock and end their jobs; all or nothing."""
@@ -285,7 +281,9 @@ class ChunkWork:
         claims = [
             (job_id, end.synthesis_token) for job_id, end in last.items() if end.synthesis_token
         ]
-        syntheses = self._claim_syntheses(store, claims) if claims else {}
+        if not claims:
+            return {}
+        syntheses = claim_syntheses(store, claims, self._lease, self._below)
         return {last[claimed.job_id].chunk_id: claimed for claimed in syntheses.values()}
 
 
@@ -293,7 +291,7 @@ def _stored_before(store: Connection, end: ChunkEnd) -> Outcome:
     """Return the outcome of an end whose commit was not confirmed."""
     if end.synthesis_token is None:
         return Stored.STORED
-    return synthesis_claims.find_claimed(store, end.job_id, end.synthesis_token) or Stored.STORED
+    return find_synthesis(store, end.job_id, end.synthesis_token) or Stored.STORED
 
 
 def _id(begun: Mapping[str, object], name: str) -> uuid.UUID:

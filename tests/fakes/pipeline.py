@@ -34,8 +34,8 @@ from chordwise.pipeline.runtime.leases import LeaseKeeper
 from chordwise.pipeline.runtime.messages import Messenger, open_app
 from chordwise.readers.reader import ReadDocument, ReadText, UnreadDocument
 from chordwise.settings import ModelSettings, Settings
-from chordwise.storage import chunk_claims
 from chordwise.storage.chunks import Chunk
+from chordwise.storage.claims import claim_chunk
 from chordwise.storage.database import Database, open_engine
 from chordwise.storage.jobs import Job
 from chordwise.storage.results import Result
@@ -131,7 +131,7 @@ class Pipeline:
         max_attempts = self.context.settings.pipeline.max_attempts
         with self.context.database.write() as session:
             lease = timedelta(seconds=60)
-            claimed = chunk_claims.claim(session, chunk_id, token, lease, max_attempts)
+            claimed = claim_chunk(session, chunk_id, token, lease, max_attempts)
             assert claimed is not None
             assert claimed.is_claimed
         return token

@@ -24,7 +24,7 @@ from chordwise.pipeline.recovery.recover import RULES, Rule, promise_missing, re
 from chordwise.relations.jobs import jobs_of_run
 from chordwise.relations.relation import Row
 from chordwise.settings import Settings
-from chordwise.storage import chunk_claims, jobs, leases, runs, synthesis_claims
+from chordwise.storage import claims, jobs, leases, runs
 from chordwise.storage.chunk_work import CallEntry, ChunkEnd
 from chordwise.storage.chunks import Chunk, EndedChunk
 from chordwise.storage.database import driver
@@ -319,13 +319,13 @@ def test_the_steps_of_a_job_read_only_its_rows(settings: Settings) -> None:
     step("begin", lambda store: stores.fan_outs._begin_all(store, [job]))
     step("write", lambda store: stores.fan_outs._write_all(store, [(job, parts)]))
     chunk = uuid.UUID(str(pipeline.value("SELECT id FROM chunks WHERE job_id = :job", job=job)))
-    step("claim", lambda store: chunk_claims.claim_all(store, [(chunk, token)], lease, 3))
+    step("claim", lambda store: claims.claim_chunks(store, [(chunk, token)], lease, 3))
     call = {"id": str(uuid.uuid4()), "job_id": str(job), "chunk_id": str(chunk)} | _CALL
     entry = CallEntry(begun=call, token=token)
     end = ChunkEnd(job_id=job, chunk_id=chunk, token=token, ended=EndedChunk(status="succeeded"))
     step("call", lambda store: stores.chunks._store(store, [entry]))
     step("end", lambda store: stores.chunks._store(store, [end]))
-    step("synthesis", lambda store: synthesis_claims.claim_all(store, [(job, token)], lease, 3))
+    step("synthesis", lambda store: claims.claim_syntheses(store, [(job, token)], lease, 3))
 
     assert pipeline.value("SELECT status FROM jobs WHERE id = :job", job=job) == "synthesizing"
     assert max(read.values()) <= 40, read

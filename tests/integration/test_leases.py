@@ -16,15 +16,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.pipeline.recovery.recover import reopen_expired
 from chordwise.settings import Settings
-from chordwise.storage import (
-    attempts,
-    chunk_claims,
-    inbox_files,
-    intakes,
-    leases,
-    schedules,
-    synthesis_claims,
-)
+from chordwise.storage import claims, inbox_files, intakes, leases, schedules
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.inbox_files import Holder, InboxFile
 from chordwise.storage.intakes import ListedFile
@@ -55,10 +47,10 @@ SELECT '{job}', id, 0, 'a.txt', false, '{listed}' FROM runs;
 """
 Claim = Callable[[Session, uuid.UUID, uuid.UUID], object]
 CLAIMS: dict[type[Leased], Claim] = {
-    Chunk: lambda session, id_, token: chunk_claims.claim_all(
+    Chunk: lambda session, id_, token: claims.claim_chunks(
         session, [(id_, token)], LEASE, 1_000_000
     ),
-    Job: lambda session, id_, token: synthesis_claims.claim_all(
+    Job: lambda session, id_, token: claims.claim_syntheses(
         session, [(id_, token)], LEASE, 1_000_000
     ),
     Run: lambda session, id_, token: intakes.claim(session, id_, token, LEASE, by_force=False),
@@ -147,7 +139,7 @@ class Leases(RuleBasedStateMachine):
         """The database failed before a model was called."""
         work = self.table
         if work is Chunk or work is Job:
-            abandoned = self.write(lambda session: attempts.abandon(session, work, self.id, token))
+            abandoned = self.write(lambda session: claims.abandon(session, work, self.id, token))
             assert abandoned == (token == self.expected.holder)
             if abandoned:
                 self.expected = Expected(attempts=self.expected.attempts - 1)

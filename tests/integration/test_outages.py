@@ -20,7 +20,7 @@ from chordwise.pipeline.jobs.synthesize import synthesize, synthesize_claimed
 from chordwise.pipeline.recovery.recover import recover
 from chordwise.pipeline.runtime.leases import Lease
 from chordwise.settings import ModelSettings, Settings
-from chordwise.storage.synthesis_claims import ClaimedSynthesis
+from chordwise.storage.claims import ClaimedSynthesis
 from tests.fakes.commits import unconfirmed
 from tests.fakes.pipeline import (
     LONG,

@@ -32,7 +32,7 @@ from chordwise.pipeline.asking.question import (
     text_budget,
     with_problems,
 )
-from chordwise.pipeline.jobs import backoff
+from chordwise.pipeline.jobs.step import postponement
 from chordwise.settings import PipelineSettings
 from tests.fakes import order_rows
 from tests.fakes.asking import ignore, question
@@ -241,7 +241,7 @@ def test_delays_grow_to_a_limit_and_respect_retry_after(
     error = errors.RateLimitedError("busy")
     error.retry_after_seconds = asked_for
 
-    wait = backoff.postponement(settings, before, error, Random(seed))  # noqa: S311 - jitter
+    wait = postponement(settings, before, error, Random(seed))  # noqa: S311 - jitter
 
     ceiling = min(900, 30 * 2**before)
     least = max(ceiling / 2, asked_for or 0)

@@ -18,7 +18,6 @@ from chordwise.domain.states import OPEN_CHUNKS
 from chordwise.errors import (
     ChordwiseError,
     ConfigurationError,
-    InternalError,
     LeaseLostError,
     PausingError,
     ServiceUnavailableError,
@@ -26,17 +25,23 @@ from chordwise.errors import (
 )
 from chordwise.pipeline.asking import ask
 from chordwise.pipeline.asking.question import about_part
-from chordwise.pipeline.jobs import backoff, job_results
+from chordwise.pipeline.jobs import job_results
 from chordwise.pipeline.jobs.job_results import job_input, task_of
 from chordwise.pipeline.jobs.step import Step, working
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.leases import Lease
 from chordwise.pipeline.runtime.messages import SYNTHESIZE, slice_size
-from chordwise.storage import attempts, chunk_claims, chunks, jobs
-from chordwise.storage.chunk_claims import ClaimedChunk
+from chordwise.storage import chunks, jobs
 from chordwise.storage.chunk_work import ChunkEnd, JobEnd
 from chordwise.storage.chunks import EndedChunk
-from chordwise.storage.synthesis_claims import ClaimedSynthesis
+from chordwise.storage.claims import (
+    ClaimedChunk,
+    ClaimedSynthesis,
+    claim_chunk,
+    find_chunks,
+    is_last,
+    quarantine,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +72,7 @@ class SliceClaims:
         self.claims_syntheses = claims_syntheses
         self._tokens = {chunk_id: uuid.uuid4() for chunk_id in chunk_ids}
         self._lock = Lock()
-        self._found: Mapping[uuid.UUID, ClaimedChunk] | None = None
+        self._chunks: Mapping[uuid.UUID, ClaimedChunk] | None = None
         self._error: Exception | None = None
         self.syntheses: deque[tuple[Lease, ClaimedSynthesis]] = deque()
 
@@ -76,17 +81,17 @@ class SliceClaims:
         with self._lock:
             if self._error is not None:
                 raise self._error
-            if self._found is None:
+            if self._chunks is None:
                 try:
                     claims = self._context.stores.chunks.claim(list(self._tokens.items()))
                     for chunk in claims.values():
                         if chunk.is_claimed:
                             self._context.leases.keep(_lease_of(chunk))
-                    self._found = claims
+                    self._chunks = claims
                 except Exception as error:
                     self._error = error
                     raise
-        return self._found.get(self._tokens[chunk_id])
+        return self._chunks.get(self._tokens[chunk_id])
 
 
 def analyze_chunk(
@@ -114,7 +119,9 @@ def analyze_chunk(
         if text is None:
             text = context.stores.texts.text(chunk.document_id, within=context.lease)
         task, source = about_part(task_of(chunk), Source(text), chunk.start_char, chunk.end_char)
-        return _Analysis(step=step, task=task, source=source, claims=claims).outcome()
+        analysis = _Analysis(step=step, task=task, source=source, claims=claims)
+        has_ended = step.perform(analysis.work, analysis.fail)
+        return ChunkOutcome.ENDED if has_ended else ChunkOutcome.NOT_ENDED
 
 
 def _lease_of(chunk: ClaimedChunk) -> Lease:
@@ -124,15 +131,15 @@ def _lease_of(chunk: ClaimedChunk) -> Lease:
 def _claim_last(context: Context, chunk: ClaimedChunk) -> ClaimedChunk | None:
     """Claim a chunk if this is its last attempt, or quarantine it if it has had that."""
     max_attempts, token = context.settings.pipeline.max_attempts, chunk.claim_token
-    if not attempts.is_last(chunk.attempts, max_attempts):
+    if not is_last(chunk.attempts, max_attempts):
         return chunk
 
     def claim(session: Session) -> ClaimedChunk | None:
         jobs.lock(session, chunk.job_id)
-        if not chunk_claims.quarantine(session, chunk.id, max_attempts):
-            return chunk_claims.claim(session, chunk.id, token, context.lease, max_attempts)
+        if not quarantine(session, chunk.id, max_attempts):
+            return claim_chunk(session, chunk.id, token, context.lease, max_attempts)
         jobs.count_down(session, [chunk.job_id], SYNTHESIZE)
-        return chunk_claims.find_claimed(session, [(chunk.id, token)]).get(token)
+        return find_chunks(session, [(chunk.id, token)]).get(token)
 
     return context.database.commit(claim, context.lease)
 
@@ -146,44 +153,22 @@ class _Analysis:
     source: Source
     claims: SliceClaims
 
-    def outcome(self) -> ChunkOutcome:
+    def work(self) -> None:
         try:
-            return self._asked()
-        except LeaseLostError:
-            self.step.record_loss()
-            return ChunkOutcome.NOT_ENDED
-        except ServiceUnavailableError:
+            answer = ask(self.step.question(self.task, self.source))
+        except (ServiceUnavailableError, PausingError, ConfigurationError):
             raise
-        except Exception as error:  # a defect ends the chunk visibly
-            log.exception("chunk.defect", chunk_id=str(self.step.claimed.id))
-            what = f"A bug in Chordwise stopped this chunk ({type(error).__name__})."
-            return self._fail(InternalError(what, "See the worker's log."))
-
-    def _asked(self) -> ChunkOutcome:
-        step = self.step
-        try:
-            answer = ask(step.question(self.task, self.source))
-        except ServiceUnavailableError:
-            raise  # the database, not the model: recovery sends the chunk again
-        except (PausingError, ConfigurationError) as error:
-            backoff.pause(step, error)
-            return ChunkOutcome.NOT_ENDED
-        except TransientError as error:  # waiting for a batch among them
-            most = step.context.settings.pipeline.max_postponements
-            if step.claimed.postponements >= most and not error.is_throttling:
-                return self._fail(error)
-            backoff.postpone(step, error)
-            return ChunkOutcome.NOT_ENDED
         except ChordwiseError as error:
-            return self._fail(error)
-        self._end(chunks.answered(answer))
-        return ChunkOutcome.ENDED
+            if isinstance(error, TransientError) and not self.step.is_given_up(error):
+                raise
+            self.fail(error)
+        else:
+            self._end(chunks.answered(answer))
 
-    def _fail(self, error: ChordwiseError) -> ChunkOutcome:
+    def fail(self, error: ChordwiseError) -> None:
         self._end(chunks.failed(error))
         chunk_id = str(self.step.claimed.id)
         log.warning("chunk.failed", chunk_id=chunk_id, code=error.code, what=error.what)
-        return ChunkOutcome.ENDED
 
     def _end(self, ended: EndedChunk) -> None:
         step, chunk = self.step, self.step.claimed

@@ -10,8 +10,8 @@ from chordwise.domain import chunking
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ConfigurationError
 from chordwise.pipeline.asking.question import text_budget
-from chordwise.pipeline.jobs import backoff
 from chordwise.pipeline.jobs.job_results import task_of
+from chordwise.pipeline.jobs.step import pause_jobs
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import slice_size, sliced
 from chordwise.storage import jobs, runs
@@ -43,7 +43,7 @@ def fan_out(
         try:
             parts = _cut(context, begun) if begun.chunk_count is None else ()
         except ConfigurationError as error:
-            backoff.pause_jobs(context, job_id, error)
+            pause_jobs(context, job_id, error)
             return 0
         pending = fan_outs.write(job_id, parts)
         slices = sliced(pending, slice_size(context.settings))

@@ -26,14 +26,13 @@ from chordwise.pipeline.asking.assessment import AssessedAnswer
 from chordwise.pipeline.asking.merge import Synthesis
 from chordwise.pipeline.runtime.context import Context
 from chordwise.storage import chunks
-from chordwise.storage.chunk_claims import ClaimedChunk
 from chordwise.storage.chunk_work import JobEnd
 from chordwise.storage.chunks import EndedChunk
+from chordwise.storage.claims import ClaimedStep
 from chordwise.storage.documents import places_of
 from chordwise.storage.fan_outs import FanOut
 from chordwise.storage.jobs import JobFailure
 from chordwise.storage.results import NewResult, Result
-from chordwise.storage.synthesis_claims import ClaimedSynthesis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +51,7 @@ class JobInput:
     wants_language_model: bool
 
 
-def task_of(claimed: ClaimedChunk | ClaimedSynthesis | FanOut) -> AnalysisTask:
+def task_of(claimed: ClaimedStep | FanOut) -> AnalysisTask:
     """Return the task of a job, without a text."""
     return AnalysisTask(
         analysis_type=AnalysisType(claimed.analysis_type),
@@ -62,9 +61,7 @@ def task_of(claimed: ClaimedChunk | ClaimedSynthesis | FanOut) -> AnalysisTask:
     )
 
 
-def job_input(
-    context: Context, claimed: ClaimedChunk | ClaimedSynthesis, task: AnalysisTask, text: str
-) -> JobInput:
+def job_input(context: Context, claimed: ClaimedStep, task: AnalysisTask, text: str) -> JobInput:
     """Return the job of claimed work; the places of its document are read on demand."""
     read = partial(places_of, context.database, claimed.document_id, context.outage_timeout)
     return JobInput(

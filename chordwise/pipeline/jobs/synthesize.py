@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import structlog
 from sqlalchemy.orm import Session
 
 from chordwise.domain import grounding
-from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
 from chordwise.domain.states import WORKING_JOBS, ChunkStatus, JobStatus
-from chordwise.errors import (
-    AwaitingBatchError,
-    ConfigurationError,
-    LeaseLostError,
-    ModelError,
-    PausingError,
-    ServiceUnavailableError,
-    TransientError,
-)
-from chordwise.pipeline.asking.assessment import AssessedAnswer
+from chordwise.errors import ChordwiseError, ModelError
 from chordwise.pipeline.asking.critique import examine, unexamined
-from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
-from chordwise.pipeline.jobs import backoff, job_results
+from chordwise.pipeline.asking.merge import Synthesizer
+from chordwise.pipeline.jobs import job_results
 from chordwise.pipeline.jobs.job_results import job_input, task_of
 from chordwise.pipeline.jobs.step import Step, working
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.leases import Lease
-from chordwise.storage import attempts, chunks, jobs, outbox, synthesis_claims
+from chordwise.storage import chunks, claims, jobs
 from chordwise.storage.chunk_work import JobEnd
+from chordwise.storage.claims import ClaimedSynthesis
 from chordwise.storage.jobs import JobFailure
-from chordwise.storage.synthesis_claims import ClaimedSynthesis
 
 log = structlog.get_logger(__name__)
 
@@ -66,18 +56,13 @@ def synthesize_claimed(context: Context, lease: Lease, claimed: ClaimedSynthesis
     Raises:
         ServiceUnavailableError: The database cannot be reached; recovery repeats it.
     """
+
+    def fail(error: ChordwiseError) -> None:
+        failure = JobFailure(code=error.code, message=error.what, hint=error.hint)
+        _end(step, JobEnd(job_id=claimed.job_id, status=JobStatus.FAILED, failure=failure))
+
     with working(context, claimed, lease) as step:
-        try:
-            _synthesize(step)
-        except LeaseLostError:
-            step.record_loss()
-        except ServiceUnavailableError:
-            raise
-        except Exception as error:  # a defect ends the job visibly
-            log.exception("synthesis.defect", job_id=str(claimed.job_id))
-            what = f"A bug in Chordwise stopped the synthesis ({type(error).__name__})."
-            failure = JobFailure(code="internal", message=what, hint="See the worker's log.")
-            _end(step, JobEnd(job_id=claimed.job_id, status=JobStatus.FAILED, failure=failure))
+        step.perform(partial(_synthesize, step), fail)
 
 
 def _claim_last(
@@ -94,15 +79,14 @@ def _claim_last(
     if job is None:
         return None
     if job.lease_token == lease.token:
-        return synthesis_claims.find_claimed(session, lease.job_id, lease.token) or False
+        return claims.find_synthesis(session, lease.job_id, lease.token) or False
     max_attempts = context.settings.pipeline.max_attempts
-    if not attempts.is_last(job.attempts, max_attempts):
+    if not claims.is_last(job.attempts, max_attempts):
         return False
-    if not attempts.may_claim(session, job.attempts, max_attempts):
-        outbox.defer(session, [lease.job_id], attempts.LAST_ATTEMPT_WAIT)
+    if not claims.may_claim(session, lease.job_id, job.attempts, max_attempts):
         return False
-    claims, below = [(lease.job_id, lease.token)], job.attempts + 1
-    claimed = synthesis_claims.claim_all(session, claims, context.lease, below)
+    wanted, below = [(lease.job_id, lease.token)], job.attempts + 1
+    claimed = claims.claim_syntheses(session, wanted, context.lease, below)
     return claimed.get(lease.token, False)
 
 
@@ -112,12 +96,16 @@ def _synthesize(step: Step[ClaimedSynthesis]) -> None:
         _end(step, JobEnd(job_id=job_id, status=JobStatus.QUARANTINED, failure=_LOST))
     elif not any(part.status == ChunkStatus.SUCCEEDED for part in parts):
         _end(step, job_results.without_result(job_id, parts))
-    elif (end := _synthesize_document(step)) is not None:
-        _end(step, end)  # the answers are freed before it is stored
+    else:
+        _end(step, _end_with_result(step))  # the answers are freed before it is stored
 
 
-def _synthesize_document(step: Step[ClaimedSynthesis]) -> JobEnd | None:
-    """Return the end of a job with an answer; `None` if it has to wait."""
+def _end_with_result(step: Step[ClaimedSynthesis]) -> JobEnd:
+    """Return the end of a job with an answer, which joins those of its chunks.
+
+    After the last postponement, answers that the model cannot join are merged by rule, and an
+    answer that it cannot examine is kept.
+    """
     context, job = step.context, step.claimed
     text = context.stores.texts.text(job.document_id, within=context.lease)
     source = Source(text)
@@ -125,50 +113,24 @@ def _synthesize_document(step: Step[ClaimedSynthesis]) -> JobEnd | None:
         replace(part, answer=part.answer and grounding.regrounded(part.answer, source))
         for part in job.parts
     ]
-    answers = [chunks.answer_of(part) for part in parts if part.status == ChunkStatus.SUCCEEDED]
+    succeeded = [part for part in parts if part.status == ChunkStatus.SUCCEEDED]
+    answers = [chunks.answer_of(part) for part in succeeded]
+    synthesizer = Synthesizer(document=step.question(task_of(job), source))
     try:
-        synthesizer = Synthesizer(document=step.question(task_of(job), source))
-        synthesis = _synthesized(context, synthesizer, answers, job)
-        examined = _examined(context, synthesizer, synthesis, job)
-    except (PausingError, ConfigurationError) as error:
-        backoff.pause(step, error)
-    except (ModelError, AwaitingBatchError) as error:
-        backoff.postpone(step, error)
-    else:
-        inputs = job_input(context, job, synthesizer.task, text)
-        return job_results.with_result(inputs, parts, synthesis, examined)
-    return None
-
-
-def _synthesized(
-    context: Context, synthesizer: Synthesizer, answers: Sequence[Answer], job: ClaimedSynthesis
-) -> Synthesis:
-    """Join the answers; after the last postponement, merge by rule what the model cannot join."""
-    try:
-        return synthesizer.synthesize(answers)
+        synthesis = synthesizer.synthesize(answers)
     except ModelError as error:
-        if _is_final(context, job, error):
-            return synthesizer.merged(answers, error)
-        raise
-
-
-def _examined(
-    context: Context, synthesizer: Synthesizer, synthesis: Synthesis, job: ClaimedSynthesis
-) -> AssessedAnswer:
-    """Have the answer examined; after the last postponement, keep it unexamined."""
-    first = next(part for part in job.parts if part.status == ChunkStatus.SUCCEEDED)
+        if not step.is_given_up(error):
+            raise
+        synthesis = synthesizer.merged(answers, error)
     try:
-        return examine(synthesizer, synthesis, (first.start_char, first.end_char))
+        span = (succeeded[0].start_char, succeeded[0].end_char)
+        examined = examine(synthesizer, synthesis, span)
     except ModelError as error:
-        if _is_final(context, job, error):
-            return unexamined(synthesis.answer, synthesizer.task, error)
-        raise
-
-
-def _is_final(context: Context, job: ClaimedSynthesis, error: ModelError) -> bool:
-    """Return whether all postponements are used up by errors other than throttling."""
-    last = job.postponements >= context.settings.pipeline.max_postponements
-    return last and isinstance(error, TransientError) and not error.is_throttling
+        if not step.is_given_up(error):
+            raise
+        examined = unexamined(synthesis.answer, synthesizer.task, error)
+    inputs = job_input(context, job, synthesizer.task, text)
+    return job_results.with_result(inputs, parts, synthesis, examined)
 
 
 _LOST = JobFailure(

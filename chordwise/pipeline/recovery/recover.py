@@ -32,7 +32,7 @@ from chordwise.storage import (
     batch_requests,
     batches,
     budgets,
-    chunk_claims,
+    claims,
     clock,
     deliveries,
     incidents,
@@ -42,7 +42,6 @@ from chordwise.storage import (
     runs,
     schedules,
 )
-from chordwise.storage.attempts import is_last
 from chordwise.storage.batch_requests import BatchRequest
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.incidents import IncidentKind
@@ -119,7 +118,7 @@ def _reopen_chunks(context: Context, session: Session) -> int:
     jobs.lock_all(session, {job_id for _, job_id, _ in rows})
     max_attempts = context.settings.pipeline.max_attempts
     for chunk_id, job_id, attempts in rows:
-        if attempts >= max_attempts and chunk_claims.quarantine(session, chunk_id, max_attempts):
+        if attempts >= max_attempts and claims.quarantine(session, chunk_id, max_attempts):
             jobs.count_down(session, [job_id], SYNTHESIZE)
     unleased = {"lease_token": None, "lease_until": None, "finished_at": None}
     reopened = session.execute(
@@ -128,7 +127,7 @@ def _reopen_chunks(context: Context, session: Session) -> int:
         .values(status=ChunkStatus.PENDING, **unleased)
         .returning(Chunk.id, Chunk.attempts)
     ).all()
-    last = {id_ for id_, attempts in reopened if is_last(attempts, max_attempts)}
+    last = {id_ for id_, attempts in reopened if claims.is_last(attempts, max_attempts)}
     outbox.promise(session, ANALYZE_SLICE, last, reason=outbox.LAST_ATTEMPT)
     others = {id_ for id_, _ in reopened} - last
     outbox.promise(session, ANALYZE_SLICE, others, reason="lease expired")

@@ -17,9 +17,9 @@ from sqlalchemy.orm import Session
 
 from chordwise.errors import LeaseLostError, ServiceUnavailableError
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT, SYNTHESIZE
-from chordwise.storage import attempts, incidents, jobs, leases, outbox
-from chordwise.storage.attempts import Work
+from chordwise.storage import claims, incidents, jobs, leases, outbox
 from chordwise.storage.chunks import Chunk
+from chordwise.storage.claims import Work
 from chordwise.storage.database import Database
 from chordwise.storage.inbox_files import InboxFile
 from chordwise.storage.incidents import IncidentKind
@@ -45,6 +45,11 @@ class Lease:
     chunk_id: uuid.UUID | None = None
     token: uuid.UUID = field(default_factory=uuid.uuid4)
     lost: bool = False
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The ids for the log."""
+        return {"job_id": str(self.job_id), "chunk_id": str(self.chunk_id)}
 
     @property
     def work(self) -> tuple[Work, uuid.UUID, uuid.UUID]:
@@ -173,12 +178,7 @@ class LeaseKeeper:
                 return
             lease.lost = True
             self._losses[noticed_by] += 1
-        log.warning(
-            "lease.lost",
-            job_id=str(lease.job_id),
-            chunk_id=str(lease.chunk_id),
-            noticed_by=noticed_by,
-        )
+        log.warning("lease.lost", **lease.names, noticed_by=noticed_by)
 
     def beat(self) -> bool:
         """Renew all leases once; mark and count those that are lost.
@@ -237,7 +237,7 @@ class LeaseKeeper:
     def _release_abandoned(self, session: Session) -> None:
         for token, lease in list(self._abandoned.items()):
             if _free(session, lease, is_leaving=False):
-                log.info("lease.released", job_id=str(lease.job_id), chunk_id=str(lease.chunk_id))
+                log.info("lease.released", **lease.names)
             # If the commit fails, the lease expires, and recovery finds the work.
             self._abandoned.pop(token, None)
 
@@ -263,7 +263,7 @@ class LeaseKeeper:
 
 def _free(session: Session, lease: Lease, *, is_leaving: bool) -> bool:
     """Release work and promise its next message; `is_leaving` if this process stops normally."""
-    free = leases.release if is_leaving else attempts.abandon
+    free = leases.release if is_leaving else claims.abandon
     freed = free(session, *lease.work)
     if freed:
         lease.promise(session, "shutdown" if is_leaving else "database unavailable")
