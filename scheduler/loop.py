@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from chordwise.domain.failure_backoff import FailureBackoff
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline.batches import provider_batches
+from chordwise.pipeline import batches
 from chordwise.pipeline.deliveries import delivery_attempts
 from chordwise.pipeline.jobs import dispatch
 from chordwise.pipeline.recovery.recover import Waiting, promise_missing, recover, waiting
@@ -181,7 +181,7 @@ class Loop:
         self.waiting = Waiting()
         self._led = False
         self._acts = False
-        self._batching = LeaderWork("batches", partial(provider_batches.tick, context))
+        self._batching = LeaderWork("batches", partial(batches.tick, context))
         self._is_held_up = False
         self._recovers_from = 0.0
         self._has_synchronized = False

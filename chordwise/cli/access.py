@@ -135,7 +135,7 @@ def working_context(invocation: Invocation, settings: Settings) -> Iterator[Cont
         ServiceUnavailableError: The database cannot be reached.
     """
     from chordwise.pipeline.runtime.startup import open_context  # noqa: PLC0415 - loads Celery
-    from chordwise.storage.readiness import require_ready  # noqa: PLC0415 - loads all tables
+    from chordwise.storage.metadata import require_ready  # noqa: PLC0415 - loads all tables
 
     with database(settings, require_ready):
         context = replace(open_context(settings, "command"), occurrence=invocation.occurrence)

@@ -13,8 +13,8 @@ from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.startup import open_context
 from chordwise.settings import Settings
 from chordwise.storage.database import Database, open_engine, require_compatible
+from chordwise.storage.metadata import require_ready
 from chordwise.storage.postgresql import admitted
-from chordwise.storage.readiness import require_ready
 
 _CONNECTIONS = 5
 

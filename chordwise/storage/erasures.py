@@ -17,9 +17,8 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.passages import Passages
 from chordwise.domain.states import UNASKED_REQUESTS, UNDELIVERED, UNFINISHED_JOBS
 from chordwise.errors import InternalError
-from chordwise.storage import batch_requests, clock
-from chordwise.storage.batch_requests import BatchRequest
-from chordwise.storage.batches import OPEN, Batch
+from chordwise.storage import batches, clock
+from chordwise.storage.batches import OPEN, Batch, BatchRequest
 from chordwise.storage.documents import Document
 from chordwise.storage.pruning import delete_jobs
 from chordwise.storage.record import Identity, Record, in_ids
@@ -92,8 +91,8 @@ _UNKNOWN_BATCHES = text("""
 def batches_of(session: Session, document_id: uuid.UUID) -> tuple[Sequence[Batch], int]:
     """Return the batches with the text, and the number of calls whose batches are not known."""
     ids = session.scalars(_BATCHES, {"document_id": document_id}).all()
-    batches = session.scalars(select(Batch).where(in_ids(Batch.id, ids))).all()
-    return batches, session.scalar(_UNKNOWN_BATCHES, {"document_id": document_id}) or 0
+    rows = session.scalars(select(Batch).where(in_ids(Batch.id, ids))).all()
+    return rows, session.scalar(_UNKNOWN_BATCHES, {"document_id": document_id}) or 0
 
 
 _JOBS = text("SELECT id FROM jobs WHERE document_id = :document_id ORDER BY id FOR UPDATE")
@@ -156,7 +155,7 @@ def erase(session: Session, document_id: uuid.UUID) -> dict[str, int]:
     if busy(session, [document_id]):
         raise ChangedDocumentError("The document is worked on.")
     unasked = in_ids(BatchRequest.job_id, job_ids) & BatchRequest.status.in_(UNASKED_REQUESTS)
-    batch_requests.remove(session, session.scalars(select(BatchRequest).where(unasked)).all())
+    batches.remove(session, session.scalars(select(BatchRequest).where(unasked)).all())
     removed = _execute_all(session, _BEFORE_JOBS, values)
     removed.update(delete_jobs(session, job_ids))
     removed.update(_execute_all(session, _AFTER_JOBS, values))

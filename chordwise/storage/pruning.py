@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.states import UNDELIVERED, UNFINISHED_JOBS, JobStatus, RunStatus
 from chordwise.storage import clock, intakes
-from chordwise.storage.batch_requests import BatchRequest
+from chordwise.storage.batches import BatchRequest
 from chordwise.storage.budgets import Budget
 from chordwise.storage.cached_completions import CachedCompletion
 from chordwise.storage.certifications import Certification

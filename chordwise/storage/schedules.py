@@ -31,16 +31,6 @@ from chordwise.storage.record import CreatedAt, Identity, Record, update_rows
 from chordwise.storage.sql_text import status_in
 
 
-def waiting(session: Session) -> Sequence[ScheduleRun]:
-    """Return, locked, the occurrences that wait for their runs, except those locked by others."""
-    return session.scalars(
-        select(ScheduleRun)
-        .where(ScheduleRun.status == ScheduleRunStatus.WAITING)
-        .order_by(ScheduleRun.id)
-        .with_for_update(skip_locked=True)
-    ).all()
-
-
 class ScheduleOrigin(StrEnum):
     """The origin of a schedule; the values of `schedules.origin`."""
 
@@ -169,8 +159,15 @@ class End:
     outcome: JsonObject | None = None
 
 
-def add(session: Session, schedule: Schedule, *, due_at: datetime, **values: object) -> bool:
-    """Insert an occurrence; return false if this due time already has one."""
+def add(
+    session: Session,
+    schedule: Schedule,
+    end: End,
+    due_at: datetime,
+    trigger: Trigger,
+    expires_at: datetime,
+) -> bool:
+    """Insert an occurrence that is due or not begun; return false if its due time has one."""
     statement = (
         insert(ScheduleRun)
         .values(
@@ -178,7 +175,9 @@ def add(session: Session, schedule: Schedule, *, due_at: datetime, **values: obj
             schedule=schedule.name,
             run=schedule.run,
             due_at=due_at,
-            **values,
+            trigger=trigger,
+            expires_at=expires_at,
+            **_values(end),
         )
         .on_conflict_do_nothing(constraint="uq_schedule_runs_schedule_id_due_at")
     )
@@ -192,6 +191,16 @@ def unfinished(session: Session, schedule_id: uuid.UUID) -> ScheduleRun | None:
             ScheduleRun.schedule_id == schedule_id, ScheduleRun.status.in_(UNFINISHED_SCHEDULE_RUNS)
         )
     ).one_or_none()
+
+
+def waiting(session: Session) -> Sequence[ScheduleRun]:
+    """Return, locked, the occurrences that wait for their runs, except those locked by others."""
+    return session.scalars(
+        select(ScheduleRun)
+        .where(ScheduleRun.status == ScheduleRunStatus.WAITING)
+        .order_by(ScheduleRun.id)
+        .with_for_update(skip_locked=True)
+    ).all()
 
 
 def is_any_free() -> ColumnElement[bool]:
@@ -278,7 +287,7 @@ def last_success(session: Session, name: str, before: datetime) -> datetime | No
 
 
 def _values(end: End) -> dict[str, object]:
-    ended = end.status is not ScheduleRunStatus.WAITING
+    ended = end.status not in UNFINISHED_SCHEDULE_RUNS
     values: dict[str, object] = {
         "status": end.status,
         "error_code": end.code or None,

@@ -10,7 +10,7 @@ import pytest
 
 from chordwise.domain.analysis_tasks import AnalysisOptions
 from chordwise.domain.states import Lane
-from chordwise.pipeline.batches import provider_batches
+from chordwise.pipeline import batches
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.recovery import recover
@@ -98,7 +98,7 @@ def pass_time(pipeline: Pipeline) -> None:
 
 def schedule(pipeline: Pipeline) -> None:
     """Do the part of the scheduler's work that is due now."""
-    provider_batches.tick(pipeline.context)
+    batches.tick(pipeline.context)
     with pipeline.context.database.write() as session:
         recover.delete_unwanted(pipeline.context, session)
         recover.resend_answered(pipeline.context, session)

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from chordwise.llm.batching import BatchState, LineOutcome, PreparedBatch
-from chordwise.pipeline.batches import provider_batches
+from chordwise.pipeline import batches
 from chordwise.pipeline.jobs import run_control
 from chordwise.settings import Settings
 from tests.fakes.batch_nights import (
@@ -189,7 +189,7 @@ def test_two_leaders_create_a_batch_once(
 
         def upload(self, batch: PreparedBatch) -> str:
             file = upload(self, batch)
-            provider_batches.tick(pipeline.context)
+            batches.tick(pipeline.context)
             return file
 
     slow = a_pipeline(

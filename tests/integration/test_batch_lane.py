@@ -8,7 +8,7 @@ import pytest
 
 from chordwise.pipeline.jobs import run_control
 from chordwise.settings import ModelSettings, Settings
-from chordwise.storage import batch_requests
+from chordwise.storage import batches
 from tests.fakes.batch_nights import (
     OTHER,
     RESERVED,
@@ -120,7 +120,7 @@ def test_a_batch_is_within_the_limit_of_bytes(pipeline: Pipeline, provider: Batc
 
     with pipeline.context.database.write() as session:
         taken = [
-            len(batch_requests.lock_next(session, SCRIPTED, 1_000, most))
+            len(batches.lock_next(session, SCRIPTED, 1_000, most))
             for most in (1, first, first + second, 10 * (first + second))
         ]
 

@@ -7,8 +7,8 @@ from decimal import Decimal
 
 import pytest
 
-from chordwise.pipeline.batches import provider_batches
-from chordwise.pipeline.batches.arrivals import MAX_ATTEMPTS
+from chordwise.pipeline import batches
+from chordwise.pipeline.batches import MAX_ATTEMPTS
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk
@@ -45,7 +45,7 @@ def steps_of_storing(pipeline: Pipeline, submission: Submission) -> int:
     pass_time(pipeline)
     pipeline.execute("UPDATE batches SET poll_at = now() - interval '1 second'")
     with recorded() as statements:
-        provider_batches.tick(pipeline.context)
+        batches.tick(pipeline.context)
     return len(statements)
 
 

@@ -15,7 +15,7 @@ from chordwise import settings as settings_module
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ExitCode
-from chordwise.pipeline.diagnosis import models as diagnosis
+from chordwise.pipeline.diagnosis.doctor import check_model
 from chordwise.pipeline.diagnosis.outcome import CheckStatus
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.settings import ModelSettings, Settings
@@ -310,9 +310,9 @@ def test_doctor_warns_of_an_unknown_price_if_there_is_a_budget(
     file = tmp_path / "chordwise.toml"
 
     file.write_text(budget + house, "utf-8")
-    check = diagnosis.model(settings_module.load(), GATEWAY)
+    check = check_model(settings_module.load(), GATEWAY)
     file.write_text(f'{budget}{house}price = "free"\n', "utf-8")
-    free = diagnosis.model(settings_module.load(), GATEWAY)
+    free = check_model(settings_module.load(), GATEWAY)
 
     assert check.status is verdict
     assert said in check.finding

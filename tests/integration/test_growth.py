@@ -32,7 +32,8 @@ from tests.fakes.inbox_watch import watched
 from tests.fakes.many_documents import MORE_JOBS
 from tests.fakes.pipeline import PARAGRAPH, Pipeline, a_pipeline
 
-SIZES = (1_000, 20_000)
+SIZE = 5_000
+SIZES = (SIZE, pytest.param(20_000, marks=pytest.mark.nightly))
 STEP = 1_000
 _JOBS = """
 INSERT INTO jobs (id, run_id, intake_id, document_id, analysis_type, options, options_hash, model,
@@ -197,7 +198,7 @@ def test_a_retry_uses_several_transactions(settings: Settings, size: int) -> Non
 
 
 def test_a_step_of_a_retry_reads_only_its_jobs(settings: Settings) -> None:
-    pipeline, run_id = a_large_run(settings, SIZES[1], "failed", "succeeded")
+    pipeline, run_id = a_large_run(settings, SIZE, "failed", "succeeded")
     middle = pipeline.rows("SELECT id FROM jobs WHERE status = 'failed' ORDER BY id OFFSET 2000")
 
     def step(session: Session) -> None:
@@ -280,7 +281,7 @@ def test_rules_of_recovery_read_few_rows(settings: Settings, size: int) -> None:
 
 
 def test_many_expired_leases_need_few_statements(settings: Settings) -> None:
-    pipeline, _ = a_large_run(settings, SIZES[0], "running")
+    pipeline, _ = a_large_run(settings, 1_000, "running")
     pipeline.execute("UPDATE chunks SET status = 'running', attempts = 1, lease_token = id")
     pipeline.expire_leases()
 
@@ -306,7 +307,7 @@ def test_the_steps_of_a_job_read_only_its_rows(settings: Settings) -> None:
 
     PostgreSQL reads small tables completely.
     """
-    pipeline, _ = a_large_run(settings, 20_000, "queued", "running", "running", "succeeded")
+    pipeline, _ = a_large_run(settings, SIZE, "queued", "running", "running", "succeeded")
     stores, lease = pipeline.context.stores, pipeline.context.lease
     (job_id,), *_ = pipeline.rows("SELECT id FROM jobs WHERE status = 'queued' LIMIT 1")
     job, token = uuid.UUID(str(job_id)), uuid.uuid4()
@@ -356,7 +357,7 @@ def test_the_end_of_a_chunk_reads_no_other_chunk(settings: Settings, state: str)
 
     Half of the chunks of another document are pending, and half are waiting.
     """
-    size = SIZES[1]
+    size = SIZE
     pipeline, _ = a_large_run(settings, 2, "running")
     pipeline.execute(_MORE_CHUNKS, more=size - 1)
     pipeline.execute(_MANY_STATES, size=size, state=state)
@@ -384,7 +385,7 @@ def updated(session: Session) -> dict[str, tuple[int, int]]:
 
 
 def test_frequent_updates_are_heap_only(settings: Settings) -> None:
-    pipeline, _ = a_large_run(settings, SIZES[0], "running")
+    pipeline, _ = a_large_run(settings, 1_000, "running")
     pipeline.execute(_CLAIMED)
     pipeline.execute(_CALLS)
     lease = pipeline.context.lease

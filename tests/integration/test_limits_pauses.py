@@ -30,9 +30,9 @@ from chordwise.llm.limits.shared_limits import (
     read_pauses,
     resume_pauses,
 )
-from chordwise.pipeline.diagnosis import models
+from chordwise.pipeline.diagnosis.doctor import check_pauses, check_question
 from chordwise.pipeline.diagnosis.outcome import CheckStatus
-from chordwise.pipeline.jobs import endpoint_pauses, run_control
+from chordwise.pipeline.jobs import run_control
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.pipeline import AWAY, PARAGRAPH, SCRIPTED, Pipeline, a_pipeline, quoting_the_text
 
@@ -402,11 +402,11 @@ def test_a_changed_key_is_used_at_once(settings: Settings) -> None:
 
 def test_doctor_reports_the_pause(settings: Settings) -> None:
     pipeline = a_pipeline(settings, REFUSED)
-    assert models.pauses(settings_asking(settings)).status is CheckStatus.OK
+    assert check_pauses(settings_asking(settings)).status is CheckStatus.OK
 
     pipeline.analyze(PARAGRAPH)
 
-    check = models.pauses(settings_asking(settings))
+    check = check_pauses(settings_asking(settings))
     assert check.status is CheckStatus.WARN
     assert check.finding == "The key is refused. Calls of all runs are paused for 5 min."
     assert check.hint == "Check api_key. To try again now: chordwise continue RUN."
@@ -417,7 +417,7 @@ def test_the_test_question_of_doctor_ignores_the_pause(settings: Settings) -> No
     pipeline.analyze(PARAGRAPH)
 
     with pytest.raises(ModelUnreachableError):
-        models.question(settings_asking(settings))
+        check_question(settings_asking(settings))
 
 
 def test_a_retry_succeeds_while_valkey_is_unavailable(settings: Settings) -> None:
@@ -425,6 +425,6 @@ def test_a_retry_succeeds_while_valkey_is_unavailable(settings: Settings) -> Non
     submission = pipeline.analyze(PARAGRAPH)
     away = settings.model_copy(update={"broker_url": SecretStr("redis://127.0.0.1:1/0")})
 
-    endpoint_pauses.probe_again(away, [SCRIPTED])
+    run_control.probe_again(away, [SCRIPTED])
 
     assert run_control.retry(pipeline.context, submission.run_id) == 1

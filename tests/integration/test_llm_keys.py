@@ -13,7 +13,7 @@ from chordwise.domain.json_values import JsonValue
 from chordwise.errors import ChordwiseError, ConfigurationError, ModelAccessError
 from chordwise.llm import batching
 from chordwise.llm.provider import connect
-from chordwise.pipeline.diagnosis import models
+from chordwise.pipeline.diagnosis.doctor import check_model
 from chordwise.settings import ModelSettings, load
 from tests.fakes.commands import output_of
 from tests.fakes.completion_requests import a_request
@@ -174,7 +174,7 @@ def test_the_commands_report_that_no_key_is_sent(folder: Path) -> None:
     configured(folder, "https://gateway.example/v1?code=hush")
 
     shown = output_of("config").out + output_of("config", "--json").out
-    check = models.model(load(), "house")
+    check = check_model(load(), "house")
 
     for said in (shown, f"{check.finding} {check.hint}"):
         assert "no key is sent to https://gateway.example/v1?…" in said

@@ -23,7 +23,7 @@ from chordwise.pipeline.models.batch_queue import from_json, to_json
 from chordwise.pipeline.models.model_client import lane_for
 from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import metadata
-from chordwise.storage.batch_requests import BatchRequest
+from chordwise.storage.batches import BatchRequest
 from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import ScriptedModel
 

@@ -20,7 +20,7 @@ from chordwise.llm.middleware.cached import (
 )
 from chordwise.llm.middleware.metered import CallStart
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason, Usage
-from chordwise.pipeline.models.answer_cache import from_json, to_json
+from chordwise.pipeline.models.ledger import completion_from_json, completion_to_json
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_page, a_request
 from tests.fakes.scripted_model import Answer, ScriptedModel, cut_off
@@ -191,4 +191,4 @@ def test_a_stored_completion_is_restored_unchanged(tokens: int | None) -> None:
         ScriptedModel([]).completion('{"ü": "\\u0000"}'), usage=usage, service_tier="flex"
     )
 
-    assert from_json(to_json(completion)) == completion
+    assert completion_from_json(completion_to_json(completion)) == completion

@@ -9,14 +9,17 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Engine, make_url, text
 
+from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, Stage
+from chordwise.domain.grounding import Source
 from chordwise.domain.inbox import MARK
-from chordwise.embedded import processes, stack
+from chordwise.embedded import llama, processes, stack
 from chordwise.embedded.home import home_at
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.errors import (
@@ -26,10 +29,15 @@ from chordwise.errors import (
     ServiceUnavailableError,
     UsageError,
 )
-from chordwise.pipeline.diagnosis import models
+from chordwise.llm.prices import price_of
+from chordwise.llm.provider import connect
+from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.diagnosis.outcome import Check, CheckStatus, guarded, warning
 from chordwise.pipeline.inbox.folders import Inbox, inboxes_of
 from chordwise.pipeline.intake.run_options import run_options
+from chordwise.pipeline.jobs import run_control
+from chordwise.pipeline.models.budgets import PRICE_HINT
+from chordwise.pipeline.models.model_client import Models, server_of
 from chordwise.pipeline.runs import tool_access, user_sql
 from chordwise.pipeline.runtime import broker
 from chordwise.pipeline.runtime.broker import BrokerReport
@@ -37,6 +45,7 @@ from chordwise.readers import failures
 from chordwise.readers.reader import Reader, UnreadDocument
 from chordwise.remote import RemoteError, RemotePath
 from chordwise.settings import ReaderSettings, Settings
+from chordwise.settings.environment import missing_key_finding
 from chordwise.settings.locations import require_writable
 from chordwise.settings.receivers import Receiver
 from chordwise.storage import revisions
@@ -78,10 +87,10 @@ def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]
         names = (settings.model,)  # the check of the model reports the problem
     vision = [settings.readers.vision] if settings.readers.vision else []
     for name in dict.fromkeys((*names, *settings.fallback, *vision)):
-        yield guarded(f"model {name}", partial(models.model, settings, name))
-    yield guarded(models.PAUSES, lambda: models.pauses(settings))
+        yield guarded(f"model {name}", partial(check_model, settings, name))
+    yield guarded(PAUSES, lambda: check_pauses(settings))
     if asks_model:
-        yield guarded("question", lambda: models.question(settings))
+        yield guarded("question", lambda: check_question(settings))
 
 
 def _limits(settings: Settings) -> Check:
@@ -385,3 +394,90 @@ def _creation_error(folder: Path) -> str | None:
 
 def _nearest(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+PAUSES = "pauses"
+_MINUTE = 60
+_TINY_TEXT = "The meeting is on Monday. Anna brings the report."
+
+
+def check_model(settings: Settings, name: str) -> Check:
+    """Check a model without sending a request.
+
+    Raises:
+        ConfigurationError: It is unknown, or a key, a file or an extra is missing.
+        ServiceUnavailableError: Its local server does not run.
+    """
+    model_settings = settings.model_named(name)
+    if llama.is_served_here(model_settings):
+        if llama.server_address(home_at(settings.home), model_settings.model) is None:
+            raise ServiceUnavailableError(
+                f"No server runs {model_settings.model}.",
+                f"Start it with: chordwise up --model {name}",
+            )
+        return Check(name=f"model {name}", finding="its server is running on this machine")
+    connect(model_settings, settings.api_key_for(model_settings))
+    if model_settings.provider == "extractive":
+        finding = "built in; it quotes and counts and is not a language model"
+        return Check(name=f"model {name}", finding=finding)
+    check = Check(name=f"model {name}", finding="name and key are set; --ask sends a test request")
+    if keyless := missing_key_finding(settings, name):
+        finding, hint = keyless
+        check = replace(check, finding=f"{finding}; --ask sends a test request", hint=hint)
+    return check if price_of(model_settings).is_known() else _of_unknown_price(settings, check)
+
+
+def _of_unknown_price(settings: Settings, check: Check) -> Check:
+    """Add what an unknown price means for budgets; a warning if there are any budgets."""
+    caps = (settings.budget.usd_per_run, settings.budget.usd_per_day)
+    of_profiles = (profile.budget_usd for profile in settings.profiles.values())
+    if all(cap is None for cap in (*caps, *of_profiles)):
+        return replace(check, finding=f"{check.finding}; its price is unknown")
+    meaning = "runs with a budget refuse it"
+    if settings.budget.allow_unknown_prices:
+        meaning = "budgets count only those of its calls whose cost the server reports"
+    finding = f"{check.finding}; its price is unknown: {meaning}"
+    hint = " ".join(filter(None, (check.hint, PRICE_HINT)))
+    return warning(check.name, finding, hint)
+
+
+def check_question(settings: Settings) -> Check:
+    """Send a short request to the model, once, even if it is paused; this may cost money.
+
+    An answer ends the pause for all processes.
+
+    Raises:
+        ConfigurationError: The model cannot be used as configured.
+        ModelError: The answer is not usable.
+    """
+    once = settings.retries.model_copy(update={"attempts": 1})
+    models = Models(settings.model_copy(update={"retries": once}), server_of(settings))
+    task = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE, text=_TINY_TEXT)
+    run_control.probe_again(settings, [settings.model])
+    started = time.monotonic()
+    model = models.open(settings.model)
+    source = Source(text=_TINY_TEXT)
+    answer = ask(Question(model=model, task=task, source=source))
+    seconds = time.monotonic() - started
+    return Check(
+        name="question", finding=f"{answer.provider}/{answer.model} answered in {seconds:.1f} s"
+    )
+
+
+def check_pauses(settings: Settings) -> Check:
+    """Check whether a refused key, model or quota has paused calls for all runs.
+
+    Raises:
+        ServiceUnavailableError: The broker is unreachable.
+        ConfigurationError: The broker has no database of the number in its address.
+    """
+    paused = run_control.active_pauses(settings)
+    if not paused:
+        return Check(name=PAUSES, finding="no calls are paused")
+    first = paused[0]
+    minutes = max(1, round(first.seconds / _MINUTE))
+    when = f"Calls of all runs are paused for {minutes} min."
+    if not first.seconds:
+        when = "The next call of any run tries again."
+    hint = f"{first.denial.hint} To try again now: chordwise continue RUN.".strip()
+    return warning(PAUSES, f"{first.denial.what} {when}", hint)

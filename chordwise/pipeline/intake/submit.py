@@ -35,7 +35,7 @@ from chordwise.pipeline.intake.run_options import (
     require_answerable,
     to_json,
 )
-from chordwise.pipeline.jobs import endpoint_pauses
+from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.models import budgets
 from chordwise.pipeline.models.model_client import lane_for
 from chordwise.pipeline.runtime.context import DATABASE_TIMEOUT, Context
@@ -341,7 +341,7 @@ class Resume:
                 f"Wait for it with `chordwise wait {name}`.",
             )
         if vision := self._context.settings.readers.vision:
-            endpoint_pauses.probe_again(self._context.settings, [vision])
+            run_control.probe_again(self._context.settings, [vision])
         return submission
 
     def _interrupted_name(self, run_id: uuid.UUID) -> str | None:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, slice_size, sliced
-from chordwise.storage import batch_requests, cached_completions, chunks, outbox
+from chordwise.storage import batches, cached_completions, chunks, outbox
 from chordwise.storage.outbox import Backlog, DueMessage, Urgency
 
 log = structlog.get_logger(__name__)
@@ -125,4 +125,4 @@ def forget(context: Context) -> None:
     oldest = timedelta(days=context.settings.cache.max_age_days)
     with context.database.write() as session:
         cached_completions.forget(session, oldest)
-        batch_requests.forget(session, KEEP_SETTLED)
+        batches.forget(session, KEEP_SETTLED)

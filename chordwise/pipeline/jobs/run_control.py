@@ -1,30 +1,47 @@
-"""Retries the jobs of a run that have not succeeded, and cancels those that have not ended."""
+"""Retries the jobs of a run that have not succeeded, and cancels those that have not ended.
+
+A retry also ends the pauses of models and keys that a provider has denied.
+"""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
 
+import redis
+import structlog
 from sqlalchemy import case, func, null, select, true, update
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import RETRYABLE_JOBS, ChunkStatus, JobStatus, RunStatus
-from chordwise.pipeline.jobs import endpoint_pauses
+from chordwise.errors import ConfigurationError
+from chordwise.llm.limits.shared_limits import (
+    ModelEndpoint,
+    Pause,
+    open_client,
+    read_pauses,
+    resume_pauses,
+)
 from chordwise.pipeline.models import budgets
 from chordwise.pipeline.models.batch_queue import spill_over_time
+from chordwise.pipeline.runtime import broker
 from chordwise.pipeline.runtime.context import DATABASE_TIMEOUT, Context
 from chordwise.pipeline.runtime.messages import FAN_OUT
-from chordwise.storage import batch_requests, clock, jobs, outbox, runs
+from chordwise.settings import ModelSettings, Settings
+from chordwise.storage import batches, clock, jobs, outbox, runs
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.database import Database
 from chordwise.storage.jobs import Job
 from chordwise.storage.outbox import Urgency
 from chordwise.storage.record import in_ids
 from chordwise.storage.runs import Run
+
+log = structlog.get_logger(__name__)
 
 
 def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None) -> int:
@@ -45,7 +62,7 @@ def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None
     with context.database.read() as session:
         models = session.scalars(select(Job.model).where(Job.run_id == run_id).distinct()).all()
     # Before the jobs are queued, so that no worker finds the pauses still in force.
-    endpoint_pauses.probe_again(context.settings, models)
+    probe_again(context.settings, models)
     _cancel_jobs(context.database, run_id)
     if budget_usd is not None:
         budgets.require_known_prices(context.settings, models)
@@ -128,7 +145,7 @@ def _reopen_some(
     if session.scalar(opened) is None:
         return None  # cancelled since the first step
     job_ids = jobs.of_one_step((row[0], row[1]) for row in rows)
-    batch_requests.forget_failures(session, job_ids)
+    batches.forget_failures(session, job_ids)
     cleared = {**_FRESH, "hint": None, "due_at": None, "lease_token": None, "lease_until": None}
     is_at_work = (Chunk.status == ChunkStatus.RUNNING) & (Chunk.lease_until > clock.database_now())
     is_left = (Chunk.status != ChunkStatus.SUCCEEDED) & ~is_at_work
@@ -164,3 +181,48 @@ def _reopen_some(
         delay=_UNTIL_ALL_ARE_QUEUED,
     )
     return _Step(first=job_ids[0], last=job_ids[-1], count=len(job_ids))
+
+
+def probe_again(settings: Settings, names: Iterable[str]) -> None:
+    """Let the next call to each of these models and fallbacks probe whether its pause can end.
+
+    Keys are not compared, because a command may have another key than the workers, or none. If
+    Valkey is unavailable, the pauses end by their own timeout.
+    """
+    if settings.broker_url is None:
+        return
+    models = list(_models(settings, names))
+
+    def applies(pause: Pause) -> bool:
+        return any(map(pause.holds_for, models))
+
+    try:
+        with open_client(settings.broker_url) as client:
+            resume_pauses(client, applies)
+    except (redis.RedisError, OSError) as error:
+        log.warning("pauses.not_resumed", error=type(error).__name__)
+
+
+def active_pauses(settings: Settings) -> list[Pause]:
+    """Return the active pauses that apply to the models and API keys in the settings.
+
+    Raises:
+        ServiceUnavailableError: The broker cannot be reached.
+        ConfigurationError: The broker has no database of the number in its address.
+    """
+    if settings.broker_url is None:
+        return []
+    ours = {
+        name
+        for model in _models(settings, (settings.model,))
+        for name in ModelEndpoint.of(model, settings.api_key_for(model)).names
+    }
+    with broker.translating_errors(), open_client(settings.broker_url) as client:
+        return [pause for pause in read_pauses(client) if pause.name in ours]
+
+
+def _models(settings: Settings, names: Iterable[str]) -> Iterator[ModelSettings]:
+    """Yield the models that may answer for each name; unknown names are skipped."""
+    for name in (*names, *settings.fallback):
+        with suppress(ConfigurationError):
+            yield from [settings.model_named(model) for model in settings.selected_names(name)]

@@ -19,12 +19,11 @@ from chordwise.domain.states import UNASKED_REQUESTS, BatchRequestStatus, Lane
 from chordwise.errors import AwaitingBatchError, ChordwiseError, ModelError
 from chordwise.llm.middleware.batched import BatchQuestion
 from chordwise.llm.model import Completion, FinishReason
-from chordwise.pipeline.models import answer_cache
 from chordwise.pipeline.models.budgets import reservation_of
-from chordwise.pipeline.models.ledger import row_of
+from chordwise.pipeline.models.ledger import completion_from_json, completion_to_json, row_of
 from chordwise.settings import Settings
-from chordwise.storage import batch_requests, cached_completions, clock
-from chordwise.storage.batch_requests import BatchRequest
+from chordwise.storage import batches, cached_completions, clock
+from chordwise.storage.batches import BatchRequest
 from chordwise.storage.database import Database
 from chordwise.storage.record import new_id
 
@@ -79,14 +78,14 @@ class JobBatches:
     def _check(
         self, session: Session, question: BatchQuestion
     ) -> Completion | ChordwiseError | None:
-        left = batch_requests.seconds_left(session, self.job_id)
-        row = batch_requests.locked(session, self._owner_id, question.key)
+        left = batches.seconds_left(session, self.job_id)
+        row = batches.locked(session, self._owner_id, question.key)
         if row is not None and row.status == BatchRequestStatus.ANSWERED:
             return from_json(row)
         if row is not None and row.status == BatchRequestStatus.FAILED:
             kind = _KINDS.get(row.error_code or "", ModelError)
             return kind(row.error_message or "The question failed in its batch.", row.hint or "")
-        if left is None or left <= 0 or batch_requests.is_asked_online(session, self._owner_id):
+        if left is None or left <= 0 or batches.is_asked_online(session, self._owner_id):
             self._withdraw(session, row)
             return None
         if row is None:
@@ -105,7 +104,7 @@ class JobBatches:
         if row is None:
             return
         if row.status in UNASKED_REQUESTS:
-            batch_requests.remove(session, [row])
+            batches.remove(session, [row])
         else:
             row.status = BatchRequestStatus.GIVEN_UP
 
@@ -133,20 +132,20 @@ class JobBatches:
             "attempts": 0,
         }
         # A worker that has lost its lease may ask the same at this moment.
-        if batch_requests.add(session, values):
+        if batches.add(session, values):
             if self.settings is not None:
                 reservation = reservation_of(self.settings, question.max_usd)
-                batch_requests.reserve(session, id_, reservation, left + _WINDOW)
+                batches.reserve(session, id_, reservation, left + _WINDOW)
         elif self.max_age is not None:
             follows = {"status": BatchRequestStatus.FOLLOWING, "leads": False}
             # It is never submitted itself.
-            batch_requests.add(session, values | follows | {"body": "", "body_bytes": 0})
+            batches.add(session, values | follows | {"body": "", "body_bytes": 0})
 
 
 def to_json(completion: Completion) -> JsonObject:
     """Return a completion as it is stored in `batch_requests.answer`; it may be incomplete."""
     return {
-        **answer_cache.to_json(completion),
+        **completion_to_json(completion),
         "finish_reason": completion.finish_reason.value,
         "refusal": completion.refusal,
     }
@@ -156,7 +155,7 @@ def from_json(row: BatchRequest) -> Completion:
     """Return what `to_json` has written, with the ledger row and the cache key."""
     stored = row.answer or {}
     return replace(
-        answer_cache.from_json(stored),
+        completion_from_json(stored),
         finish_reason=FinishReason(json_values.text(stored.get("finish_reason"))),
         refusal=json_values.text(stored.get("refusal")),
         call_id=str(row.call_id or ""),

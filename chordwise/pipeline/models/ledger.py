@@ -1,4 +1,7 @@
-"""The ledger of model calls in PostgreSQL: each call is recorded before it is made."""
+"""The ledger of model calls in PostgreSQL: each call is recorded before it is made.
+
+Its answer is kept in the cache of completions with its end.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,19 @@ from decimal import Decimal
 import structlog
 import tenacity
 
-from chordwise.domain import money
+from chordwise.domain import json_values, money
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import BudgetReservedError, ChordwiseError, ServiceUnavailableError
 from chordwise.llm.middleware.cached import Lookup
 from chordwise.llm.middleware.metered import CallOutcome, CallStart
-from chordwise.llm.model import EXTRACTIVE, Completion, FinishReason
+from chordwise.llm.model import EXTRACTIVE, Completion, FinishReason, Usage
 from chordwise.llm.prices import CostBasis
 from chordwise.pipeline.asking.check import CheckResult
-from chordwise.pipeline.models import answer_cache
 from chordwise.pipeline.models.budgets import reservation_of
 from chordwise.settings import Settings
 from chordwise.storage.cached_completions import CompletionStore
 from chordwise.storage.chunk_work import CallEntry
+from chordwise.storage.database import Database
 from chordwise.storage.record import new_id
 
 log = structlog.get_logger(__name__)
@@ -144,7 +147,7 @@ class Ledger:
             log.warning("cache.unreachable", reason=error.what)
             return Lookup.UNKNOWN
         if state is not None and state.completion is not None:
-            return answer_cache.from_json(state.completion)
+            return completion_from_json(state.completion)
         owner = self.chunk_id or self.job_id or self.run_id
         is_free = state is None or (owner is not None and state.owner == owner)
         return Lookup.FREE if is_free else Lookup.ASKED
@@ -152,7 +155,7 @@ class Ledger:
     def keep(self, key: str, completion: Completion) -> None:
         """Store the completion in the cache with the end of its call, unless its check fails."""
         call = self._ended[completion.call_id]
-        call.update(question=key, completion=answer_cache.to_json(completion))
+        call.update(question=key, completion=completion_to_json(completion))
 
     def finish(self, call_id: uuid.UUID, outcome: CallOutcome) -> None:
         """Record how a call ended."""
@@ -246,3 +249,41 @@ def hit_of(completion: Completion) -> dict[str, object]:
         "finish_reason": completion.finish_reason.value,
         "refused": completion.finish_reason is FinishReason.REFUSAL,
     }
+
+
+_COUNTS = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens")
+
+
+def completion_store(settings: Settings, database: Database) -> CompletionStore | None:
+    """Return the cache of a process, or `None` if the settings disable it."""
+    if not settings.cache.enabled:
+        return None
+    return CompletionStore(database, timedelta(days=settings.cache.max_age_days))
+
+
+def completion_to_json(completion: Completion) -> JsonObject:
+    """Return a clean completion as it is stored in the table."""
+    usage: JsonObject = {name: getattr(completion.usage, name) for name in _COUNTS}
+    return {
+        "text": completion.text,
+        "provider": completion.provider,
+        "model": completion.model,
+        "response_id": completion.response_id,
+        "service_tier": completion.service_tier,
+        "usage": usage,
+    }
+
+
+def completion_from_json(stored: JsonObject) -> Completion:
+    """Return the completion that `completion_to_json` has written."""
+    usage = json_values.as_object(stored.get("usage") or {})
+    counts = {name: count for name in _COUNTS if isinstance(count := usage.get(name), int)}
+    return Completion(
+        text=json_values.text(stored.get("text")),
+        finish_reason=FinishReason.STOP,
+        usage=Usage(**counts),
+        provider=json_values.text(stored.get("provider")),
+        model=json_values.text(stored.get("model")),
+        response_id=json_values.text(stored.get("response_id")),
+        service_tier=json_values.text(stored.get("service_tier")),
+    )

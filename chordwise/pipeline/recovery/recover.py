@@ -29,7 +29,6 @@ from chordwise.pipeline.jobs import shared_jobs
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT, SYNTHESIZE
 from chordwise.storage import (
-    batch_requests,
     batches,
     budgets,
     claims,
@@ -42,7 +41,7 @@ from chordwise.storage import (
     runs,
     schedules,
 )
-from chordwise.storage.batch_requests import BatchRequest
+from chordwise.storage.batches import BatchRequest
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.incidents import IncidentKind
 from chordwise.storage.jobs import Job
@@ -69,7 +68,7 @@ def resend_answered(context: Context, session: Session) -> int:  # noqa: ARG001 
             ready,
             table.error_code == AwaitingBatchError.code,
             table.due_at > now,
-            ~batch_requests.is_awaited(table.id),
+            ~batches.is_awaited(table.id),
         )
         if table is Chunk:
             query = query.join(Job, Job.id == Chunk.job_id).where(Job.status.in_(ANALYZING))
@@ -86,9 +85,9 @@ def delete_unwanted(context: Context, session: Session) -> int:  # noqa: ARG001 
     These are questions of cancelled jobs, questions of paused jobs that other jobs follow, and
     questions that follow a job which no longer asks them.
     """
-    dropped = batch_requests.drop_obsolete(session, BATCH)
-    dropped += batch_requests.drop_idle_leaders(session, BATCH)
-    return dropped + batch_requests.drop_lost(session, BATCH)
+    dropped = batches.drop_obsolete(session, BATCH)
+    dropped += batches.drop_idle_leaders(session, BATCH)
+    return dropped + batches.drop_lost(session, BATCH)
 
 
 def _lock_some(

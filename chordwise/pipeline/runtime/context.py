@@ -14,8 +14,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import LeaseLostError
-from chordwise.pipeline.models import answer_cache
-from chordwise.pipeline.models.ledger import Ledger
+from chordwise.pipeline.models.ledger import Ledger, completion_store
 from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.runtime.leases import LeaseKeeper
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, SYNTHESIZE, Messenger
@@ -54,9 +53,7 @@ class ReadingContext:
             enter=GroupCommit(self.database.transaction, store_entries).commit,
             settings=self.settings,
             is_limited=self.settings.budget.usd_per_day is not None,
-            completions=None
-            if fresh
-            else answer_cache.completion_store(self.settings, self.database),
+            completions=None if fresh else completion_store(self.settings, self.database),
         )
 
 
@@ -79,7 +76,7 @@ def open_stores(settings: Settings, database: Database, together: Database | Non
         chunks=ChunkWork(together, lease, pipeline.max_attempts, SYNTHESIZE),
         fan_outs=FanOuts(together, pipeline, analysis=ANALYZE_SLICE, synthesis=SYNTHESIZE),
         texts=DocumentTexts(database),
-        completions=answer_cache.completion_store(settings, together),
+        completions=completion_store(settings, together),
     )
 
 

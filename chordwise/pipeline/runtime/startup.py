@@ -31,7 +31,6 @@ from chordwise.settings import Settings, load
 from chordwise.storage import metadata
 from chordwise.storage.database import Database, open_engine, translate_errors
 from chordwise.storage.postgresql import STATEMENT_SECONDS
-from chordwise.storage.readiness import require_ready
 from chordwise.telemetry import liveness
 
 _MAX_CONNECTIONS = 20
@@ -153,7 +152,7 @@ def wait_until_ready(settings: Settings, process: str, stop: Event) -> bool:
 def _is_ready(engine: Engine, process: str) -> bool:
     try:
         with translate_errors():
-            require_ready(engine)
+            metadata.require_ready(engine)
     except DatabaseRefusedError:
         raise
     except ServiceUnavailableError as error:

@@ -35,6 +35,7 @@ Clock: TypeAlias = Callable[[Session], datetime]
 ON_TIME = timedelta(minutes=10)
 """The delay after which a due time counts as missed, as no scheduler was running."""
 WHOSE_DEFECT = "Another version wrote it. Update this version, or define the schedule again."
+_DUE = End(status=ScheduleRunStatus.DUE)
 _STILL_RUNNING = End(
     status=ScheduleRunStatus.SKIPPED,
     code="still_running",
@@ -205,8 +206,8 @@ def start_now(session: Session, name: str, now: datetime) -> None:
             f"The schedule “{name}” is running.",
             f"`chordwise schedules history {name}` shows its progress.",
         )
-    settings = settings_of(schedule)
-    _add(session, schedule, settings, due_at=now, now=now, trigger=Trigger.COMMAND)
+    expires_at = _expiry(settings_of(schedule), now)
+    schedules.add(session, schedule, _DUE, now, Trigger.COMMAND, expires_at)
 
 
 def run_now(session: Session, settings: Settings, name: str) -> datetime:
@@ -237,36 +238,15 @@ def _start_due(session: Session, schedule: Schedule, now: datetime) -> bool:
         refusal = _MISSED
     elif schedules.unfinished(session, schedule.id) is not None:
         refusal = _STILL_RUNNING
-    added = _add(
-        session, schedule, settings, due_at=due_at, now=now, trigger=trigger, refusal=refusal
-    )
+    end = refusal or _DUE
+    added = schedules.add(session, schedule, end, due_at, trigger, _expiry(settings, now))
     event = "schedule.skipped" if refusal else "schedule.started"
     log.info(event, schedule=schedule.name, due_at=str(due_at), trigger=trigger)
     return added and refusal is None
 
 
-def _add(  # noqa: PLR0913 - the columns of one row
-    session: Session,
-    schedule: Schedule,
-    settings: ScheduleSettings,
-    *,
-    due_at: datetime,
-    now: datetime,
-    trigger: Trigger,
-    refusal: End | None = None,
-) -> bool:
-    return schedules.add(
-        session,
-        schedule,
-        due_at=due_at,
-        trigger=trigger,
-        status=refusal.status if refusal else ScheduleRunStatus.DUE,
-        error_code=refusal.code if refusal else None,
-        error_message=refusal.message if refusal else None,
-        hint=refusal.hint if refusal else None,
-        expires_at=now + timedelta(hours=settings.expires_after_hours),
-        finished_at=now if refusal else None,
-    )
+def _expiry(settings: ScheduleSettings, now: datetime) -> datetime:
+    return now + timedelta(hours=settings.expires_after_hours)
 
 
 _OVER = (RunStatus.FINISHED, RunStatus.CANCELLED)

@@ -1,4 +1,4 @@
-"""Batches at a provider: prepared, submitted, polled and fetched.
+"""The batch lane: prepares batches, exchanges them with the provider and stores their answers.
 
 One process does this, in steps that a crash may interrupt anywhere: each step is recorded in the
 database before it is executed, and no transaction is open during a request to the provider.
@@ -7,16 +7,20 @@ database before it is executed, and no transaction is open during a request to t
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
+from decimal import Decimal
 from functools import partial
 from itertools import islice
 
 import structlog
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from chordwise.domain import json_values
+from chordwise.domain import json_values, tokens
+from chordwise.domain.identifiers import id_in
 from chordwise.domain.states import BatchRequestStatus, BatchStatus
 from chordwise.errors import (
     ConfigurationError,
@@ -26,16 +30,30 @@ from chordwise.errors import (
     ModelTransportError,
     PausingError,
     RateLimitedError,
+    RefusedError,
     ServiceUnavailableError,
     TransientError,
 )
-from chordwise.llm.batching import BatchApi, BatchLine, BatchPhase, BatchState, PreparedBatch
-from chordwise.pipeline.batches.arrivals import Arrivals
+from chordwise.llm.batching import (
+    BatchApi,
+    BatchLine,
+    BatchPhase,
+    BatchState,
+    LineOutcome,
+    PreparedBatch,
+)
+from chordwise.llm.middleware.cached import is_cacheable
+from chordwise.llm.middleware.metered import CallOutcome, count_call, outcome_of_answer
+from chordwise.llm.model import Completion
+from chordwise.llm.prices import BATCH, CostBasis, Price
+from chordwise.pipeline.models.batch_queue import from_json, to_json
+from chordwise.pipeline.models.ledger import completion_to_json, hit_of
 from chordwise.pipeline.runtime.context import Context
-from chordwise.storage import batch_requests, batches, clock, model_calls
-from chordwise.storage.batch_requests import BatchRequest
-from chordwise.storage.batches import Batch
+from chordwise.storage import batches, budgets, cached_completions, clock, model_calls
+from chordwise.storage.batches import Batch, BatchRequest
+from chordwise.storage.jobs import Job
 from chordwise.storage.record import new_id
+from chordwise.storage.runs import Run
 
 log = structlog.get_logger(__name__)
 _SLICE = 100
@@ -87,7 +105,7 @@ class _Batches:
 
         While the outcome of an earlier attempt is unknown, the batch is not rejected.
         """
-        rows = self._commit(lambda s: batch_requests.of_batch(s, batch.id))
+        rows = self._commit(lambda s: batches.of_batch(s, batch.id))
         prepared = PreparedBatch(
             marker=str(batch.id),
             prepared_at=batch.created_at,
@@ -144,7 +162,7 @@ class _Batches:
         return api.create(replace(prepared, upload=upload))
 
     def _is_needed(self, batch: Batch) -> bool:
-        return self._commit(lambda s: batch_requests.has_waiting_jobs(s, batch.id))
+        return self._commit(lambda s: batches.has_waiting_jobs(s, batch.id))
 
     def _follow(self, api: BatchApi, batch: Batch, state: BatchState) -> None:
         match state.phase:
@@ -273,7 +291,7 @@ class _Batches:
 
 def _require_no_cancelled(session: Session, batch: Batch) -> None:
     """Reject a batch with unneeded questions of cancelled runs; lock its runs until the commit."""
-    if batch_requests.has_cancelled(session, batch.id):
+    if batches.has_cancelled(session, batch.id):
         raise _CancelledQuestionsError(
             "A run was cancelled before this batch was submitted; other runs ask again."
         )
@@ -295,7 +313,7 @@ def prepare(context: Context) -> None:
     settings = context.settings.batch
     gather, max_requests = timedelta(seconds=settings.gather_seconds), settings.max_requests
     with context.database.write() as session:
-        ready = batch_requests.ready_models(session, gather, max_requests, MAX_BYTES)
+        ready = batches.ready_models(session, gather, max_requests, MAX_BYTES)
     for name in ready:
         with context.database.write() as session:
             if size := _size(session, name, max_requests):
@@ -320,7 +338,7 @@ def _size(session: Session, name: str, max_requests: int) -> int:
 
 
 def _create_batch(session: Session, name: str, size: int) -> None:
-    rows = batch_requests.lock_next(session, name, size, MAX_BYTES)
+    rows = batches.lock_next(session, name, size, MAX_BYTES)
     if not rows:
         return
     batch = Batch(
@@ -341,3 +359,145 @@ def _create_batch(session: Session, name: str, size: int) -> None:
         row.batch_id, row.status = batch.id, BatchRequestStatus.SUBMITTED
         row.attempts += 1
     log.info("batch.prepared", batch_id=str(batch.id), model=batch.model, count=len(rows))
+
+
+MAX_ATTEMPTS = 3
+"""The number of batches that are tried for a question before it is asked online."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrivals:
+    """Stores the outcomes of one batch; `reference` is the price of the largest tier.
+
+    `uses_cache` is the setting of the cache. A question with a transient error is due again after
+    `delay`. `counts_as_attempt` is false for a batch that was too large, or that a cancellation
+    stopped.
+    """
+
+    batch_id: uuid.UUID
+    price: Price
+    reference: Price | None
+    uses_cache: bool
+    delay: timedelta
+    counts_as_attempt: bool = True
+
+    def store(self, session: Session, outcomes: Sequence[LineOutcome]) -> int:
+        """Store the new outcomes of these lines, in any order; return how many were new."""
+        by_call = {id_in(line.custom_id): line.outcome for line in outcomes}
+        call_ids = [call_id for call_id in by_call if call_id is not None]
+        rows = batches.with_lines(session, self.batch_id, call_ids, len(call_ids))
+        return self._store(session, {row: by_call[row.call_id] for row in rows})
+
+    def store_missing(self, session: Session, error: ModelError, limit: int) -> int:
+        """Store an error for at most `limit` lines without an outcome; return their number."""
+        rows = batches.with_lines(session, self.batch_id, None, limit)
+        return self._store(session, dict.fromkeys(rows, error))
+
+    def _store(
+        self, session: Session, outcomes: Mapping[BatchRequest, Completion | ModelError]
+    ) -> int:
+        costs: dict[uuid.UUID, Decimal | None] = {}
+        for row, outcome in outcomes.items():
+            if isinstance(outcome, ModelError):
+                cost = self._store_error(session, row, outcome)
+            else:
+                cost = self._store_answer(session, row, outcome)
+            if row.finished_at is not None:
+                costs[row.id] = cost
+        _copy_to_followers(session, list(outcomes))
+        session.flush()
+        budgets.settle(session, costs)
+        return len(outcomes)
+
+    def _store_answer(
+        self, session: Session, row: BatchRequest, completion: Completion
+    ) -> Decimal | None:
+        answer = replace(completion, service_tier=BATCH)
+        reference = self.reference if row.is_compared else None
+        outcome = outcome_of_answer(answer, self.price, reference, tokens.weigh(row.body))
+        _finish_call(session, row, asdict(outcome))
+        count_call(
+            json_values.text(row.call["provider"]), json_values.text(row.call["model"]), outcome
+        )
+        row.answer, row.finished_at = to_json(answer), clock.read(session)
+        if row.status == BatchRequestStatus.SUBMITTED:
+            row.status = BatchRequestStatus.ANSWERED
+        of_job = select(Run.use_cache).join(Job, Job.run_id == Run.id).where(Job.id == row.job_id)
+        if self.uses_cache and is_cacheable(answer) and session.scalar(of_job):
+            cached_completions.store(session, row.key, completion_to_json(answer))
+        return outcome.cost_usd
+
+    def _store_error(
+        self, session: Session, row: BatchRequest, error: ModelError
+    ) -> Decimal | None:
+        """Store an error; its cost is zero, or unknown if the answer was lost."""
+        cost = None if isinstance(error, ModelTransportError) else Decimal(0)
+        values: dict[str, object] = {
+            "cost_usd": cost,
+            "cost_basis": None if cost is None else CostBasis.NOT_BILLED.value,
+            "service_tier": BATCH,
+            "refused": isinstance(error, RefusedError),
+            "error_code": error.code,
+            "error_message": error.what,
+        }
+        _finish_call(session, row, values)
+        outcome = CallOutcome(cost_usd=cost, error_code=error.code)
+        count_call(
+            json_values.text(row.call["provider"]), json_values.text(row.call["model"]), outcome
+        )
+        row.error_code, row.error_message, row.hint = error.code, error.what, error.hint or None
+        again = isinstance(error, TransientError) and row.status == BatchRequestStatus.SUBMITTED
+        if again and not self.counts_as_attempt:
+            row.attempts -= 1
+        if again and row.attempts < MAX_ATTEMPTS:
+            row.status, row.batch_id, row.call_id = BatchRequestStatus.PENDING, None, None
+            row.due_at = clock.read(session) + self.delay
+            return cost
+        row.finished_at = clock.read(session)
+        if again:
+            row.status = BatchRequestStatus.GIVEN_UP
+        elif row.status == BatchRequestStatus.SUBMITTED:
+            row.status = BatchRequestStatus.FAILED
+        return cost
+
+
+def _finish_call(session: Session, row: BatchRequest, values: Mapping[str, object]) -> None:
+    """Complete the row of the ledger, without a latency, which is unknown."""
+    if row.call_id is not None:
+        finished_at = func.clock_timestamp()
+        model_calls.change(session, row.call_id, finished_at=finished_at, **values)
+
+
+def _copy_to_followers(session: Session, rows: Sequence[BatchRequest]) -> None:
+    """Copy the outcomes of leading questions to their followers, and end the leadership.
+
+    Questions without an outcome continue to lead. The ledger is written in bulk, because one
+    question may lead thousands.
+    """
+    leaders = {row.key: row for row in rows if row.leads and row.finished_at is not None}
+    followers = batches.lock_followers(session, leaders)
+    for row in leaders.values():
+        row.leads = False
+    if not followers:
+        return
+    now = clock.read(session)
+    hits = {
+        key: {**hit_of(from_json(leader)), "finished_at": now}
+        for key, leader in leaders.items()
+        if leader.answer is not None
+    }
+    answered = {new_id(): row for row in followers if row.key in hits}
+    calls = [
+        {**row.call, "id": id_, "job_id": row.job_id, "chunk_id": row.chunk_id, **hits[row.key]}
+        for id_, row in answered.items()
+    ]
+    model_calls.add_all(session, calls)
+    for id_, row in answered.items():
+        row.call_id = id_
+    for follower in followers:
+        follower.finished_at, leader = now, leaders[follower.key]
+        if leader.answer is None:
+            follower.status, follower.hint = leader.status, leader.hint
+            follower.error_code, follower.error_message = leader.error_code, leader.error_message
+        else:  # also if it was too late for the leader
+            follower.status, follower.answer = BatchRequestStatus.ANSWERED, leader.answer

@@ -1,1 +1,0 @@
-"""The batch lane: prepares batches, exchanges them with the provider and stores their answers."""
