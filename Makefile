@@ -115,7 +115,7 @@ for server in $$(find /usr/bin/redis-server /usr/bin/valkey-server $(others)/lib
 done;
 endef
 on_any_redis := tests/e2e/test_rejected_messages.py $(addprefix tests/integration/test_,broker_addresses.py \
-	diagnosis.py dispatch.py embedded_valkey.py endpoint_pauses.py limits_pauses.py limits_shared.py)
+	diagnosis.py dispatch.py embedded_valkey.py limits_pauses.py limits_shared.py)
 # A separate environment, because LiteLLM requires other versions of Chordwise's dependencies.
 others := $(VENV)-nightly
 

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.states import JobStatus
-from chordwise.errors import AlreadyAskedError, ChordwiseError, LeaseLostError
+from chordwise.errors import ChordwiseError, LeaseLostError
 from chordwise.storage import (
     budgets,
     chunks,
@@ -323,7 +323,7 @@ def store_entries(
         store, [*ended, *(call for entry in entries for call in entry.ended)]
     )
     beginning = {str(entry.begun["id"]): entry for entry in entries if entry.begun}
-    begun = model_calls.begin_all(
+    reserved, refusals = model_calls.begin_all(
         store,
         [entry.begun for entry in beginning.values() if entry.begun],
         {id_: entry.token for id_, entry in beginning.items() if entry.token},
@@ -333,11 +333,7 @@ def store_entries(
     withdrawn = [call_id for entry in entries for call_id in entry.withdrawn]
     bookings += model_calls.delete_all(store, withdrawn)
     reservations = {id_: entry.reservation for id_, entry in beginning.items() if entry.reservation}
-    refused = budgets.book(store, bookings, begun.reserved, reservations)
+    refused = budgets.book(store, bookings, reserved, reservations)
     model_calls.delete_all(store, refused)
-    refusals: dict[str, ChordwiseError] = dict(refused)
-    for id_ in beginning.keys() - begun.ids - begun.duplicates:
-        refusals[id_] = LeaseLostError("The run was cancelled, or the work was taken over.")
-    for id_ in begun.duplicates:
-        refusals[id_] = AlreadyAskedError("Another call asks the same question.")
+    refusals |= refused
     return [refusals.get(str(entry.begun["id"])) if entry.begun else None for entry in entries]

@@ -87,11 +87,11 @@ class ClaimedSynthesis(ClaimedStep):
     parts: Sequence[EndedChunk]
 
 
-_WANTED = """wanted AS MATERIALIZED (
-        SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS wanted (id, token)
+_CLAIM = """claim AS MATERIALIZED (
+        SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS claim (id, token)
     )"""
 _OF_JOB = f"""
-    SELECT wanted.token, j.id, j.document_id, j.analysis_type, CAST(j.options AS text),
+    SELECT claim.token, j.id, j.document_id, j.analysis_type, CAST(j.options AS text),
         {learned_examples.OF_JOB}, j.model, r.priority, r.lane, r.use_cache, EXISTS (
             SELECT FROM budgets b WHERE b.scope = concat('run:', r.id) AND b.cap_usd IS NOT NULL
         ), d.places IS NOT NULL"""
@@ -99,14 +99,14 @@ _JOINED = """
     JOIN documents d ON d.id = j.document_id
     JOIN runs r ON r.id = j.run_id"""
 # Repeated beside each join, so that the planner finds chunks by id whatever its statistics say.
-_NAMED = "c.id = ANY(CAST(:ids AS uuid[]))"
+_BY_ID = "c.id = ANY(CAST(:ids AS uuid[]))"
 _SELECT_CHUNKS = f"""{_OF_JOB}, c.postponements, coalesce(claimed.attempts, c.attempts),
-        c.id, wanted.token, c.start_char, c.end_char, j.chunk_count,
+        c.id, claim.token, c.start_char, c.end_char, j.chunk_count,
         CASE WHEN c.start_char = 0 AND c.end_char = d.character_count THEN d.text END,
         coalesce(claimed.status, c.status), coalesce(claimed.lease_token, c.lease_token)
-    FROM wanted JOIN chunks c ON c.id = wanted.id
+    FROM claim JOIN chunks c ON c.id = claim.id
     JOIN jobs j ON j.id = c.job_id{_JOINED}
-    LEFT JOIN claimed ON claimed.id = c.id WHERE {_NAMED}"""
+    LEFT JOIN claimed ON claimed.id = c.id WHERE {_BY_ID}"""
 
 
 def _claimable(chunk: str) -> str:
@@ -124,20 +124,20 @@ _CHUNK_WAITS = """EXISTS (
         AND c.status IN ('pending', 'waiting') AND j.status IN ('running', 'waiting')
 )"""
 _CLAIM_CHUNKS = text(f"""
-    WITH {_WANTED}, marked AS (
+    WITH {_CLAIM}, marked AS (
         UPDATE jobs SET status = 'running', due_at = NULL,
             error_code = NULL, error_message = NULL, hint = NULL
         WHERE status = 'waiting' AND id IN (
-            SELECT c.job_id FROM chunks c WHERE {_NAMED} AND {_claimable("c")}
+            SELECT c.job_id FROM chunks c WHERE {_BY_ID} AND {_claimable("c")}
         )
         RETURNING id
     ), free AS (
-        SELECT c.id, wanted.token
-        FROM wanted JOIN chunks c ON c.id = wanted.id
+        SELECT c.id, claim.token
+        FROM claim JOIN chunks c ON c.id = claim.id
         JOIN jobs j ON j.id = c.job_id
         JOIN runs r ON r.id = j.run_id
         WHERE (SELECT count(*) >= 0 FROM marked)  -- the jobs first, as everywhere
-            AND {_NAMED} AND {_claimable("c")} AND c.attempts < :below
+            AND {_BY_ID} AND {_claimable("c")} AND c.attempts < :below
             AND j.status IN ('running', 'waiting') AND r.status <> 'cancelled'
         ORDER BY c.id
         FOR NO KEY UPDATE OF c
@@ -145,12 +145,12 @@ _CLAIM_CHUNKS = text(f"""
         UPDATE chunks c SET status = 'running', attempts = c.attempts + 1, due_at = NULL,
             lease_token = free.token, lease_until = clock_timestamp() + :lease,
             started_at = clock_timestamp()
-        FROM free WHERE c.id = free.id AND {_NAMED}
+        FROM free WHERE c.id = free.id AND {_BY_ID}
         RETURNING c.id, c.status, c.attempts, c.lease_token
     ), removed AS ({outbox.removal(_CHUNK_WAITS)})
     {_SELECT_CHUNKS}""")
 _FIND_CHUNKS = text(f"""
-    WITH {_WANTED}, claimed AS (SELECT * FROM chunks WHERE false)
+    WITH {_CLAIM}, claimed AS (SELECT * FROM chunks WHERE false)
     {_SELECT_CHUNKS}""")
 
 
@@ -212,15 +212,15 @@ _SELECT_SYNTHESES = f"""{_OF_JOB}, j.postponements, j.attempts, (
             SELECT json_agg(part ORDER BY position)
             FROM (SELECT {", ".join(chunks.COLUMNS)} FROM chunks WHERE job_id = j.id) AS part
         )
-    FROM wanted JOIN claimed j ON j.id = wanted.id{_JOINED}"""
+    FROM claim JOIN claimed j ON j.id = claim.id{_JOINED}"""
 _SYNTHESIS_WAITS = """EXISTS (
     SELECT FROM jobs j WHERE j.id = outbox.id AND j.id = ANY(CAST(:ids AS uuid[]))
         AND j.status IN ('queued', 'running', 'waiting')
 )"""
 _CLAIM_SYNTHESES = text(f"""
-    WITH {_WANTED}, free AS (
-        SELECT j.id, wanted.token
-        FROM wanted JOIN jobs j ON j.id = wanted.id JOIN runs r ON r.id = j.run_id
+    WITH {_CLAIM}, free AS (
+        SELECT j.id, claim.token
+        FROM claim JOIN jobs j ON j.id = claim.id JOIN runs r ON r.id = j.run_id
         WHERE j.id = ANY(CAST(:ids AS uuid[])) AND r.status <> 'cancelled'
             AND j.attempts < :below AND j.chunk_count IS NOT NULL
             AND NOT EXISTS (
@@ -245,8 +245,8 @@ _CLAIM_SYNTHESES = text(f"""
     ), removed AS ({outbox.removal(_SYNTHESIS_WAITS)})
     {_SELECT_SYNTHESES}""")
 _FIND_SYNTHESES = text(f"""
-    WITH {_WANTED}, claimed AS (
-        SELECT j.* FROM wanted JOIN jobs j ON j.id = wanted.id AND j.lease_token = wanted.token
+    WITH {_CLAIM}, claimed AS (
+        SELECT j.* FROM claim JOIN jobs j ON j.id = claim.id AND j.lease_token = claim.token
         WHERE j.status = 'synthesizing'
     )
     {_SELECT_SYNTHESES}""")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Boolean, ColumnElement, func, literal, literal_column, select
+from sqlalchemy import ColumnElement, func, literal, select
 from sqlalchemy.orm import Session
 
 LEASES_MAY_EXPIRE = "pg_postmaster_start_time() < clock_timestamp() - interval '6 seconds'"
@@ -32,11 +32,6 @@ def statement_start() -> ColumnElement[datetime]:
 def now_plus(delay: timedelta) -> ColumnElement[datetime]:
     """Return the time `delay` from now."""
     return func.clock_timestamp() + literal(delay)
-
-
-def leases_may_expire() -> ColumnElement[bool]:
-    """Return the condition that an expired lease may be taken over."""
-    return literal_column(LEASES_MAY_EXPIRE, Boolean)
 
 
 def read(session: Session) -> datetime:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import ColumnElement, ForeignKey, Index, exists, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
@@ -93,19 +93,8 @@ def _is_one_of(kinds_and_events: Collection[tuple[str, str]]) -> ColumnElement[b
     return tuple_(Delivery.kind, Delivery.event).in_(kinds_and_events)
 
 
-def end(
-    session: Session, delivery: Delivery, status: DeliveryStatus, reason: str | None = None
-) -> None:
-    """Record how a delivery ended, unless another attempt has begun."""
-    _record(session, delivery, status=status, last_error=reason, finished_at=clock.database_now())
-
-
-def postpone(session: Session, delivery: Delivery, delay: timedelta, reason: str) -> None:
-    """Record why an attempt failed, and when the next one is due."""
-    _record(session, delivery, due_at=clock.now_plus(delay), last_error=reason)
-
-
-def _record(session: Session, delivery: Delivery, **values: object) -> None:
+def record(session: Session, delivery: Delivery, **values: object) -> None:
+    """Record the outcome of an attempt, unless another one has begun."""
     session.execute(
         update(Delivery)
         .where(

@@ -163,7 +163,7 @@ _INSERT = text("""
 _START = text("""
     UPDATE jobs SET status = 'running', attempts = 0, last_progress_at = clock_timestamp(),
         started_at = coalesce(started_at, clock_timestamp()),
-        chunk_count = found.number, open_chunks = found.open
+        chunk_count = counted.number, open_chunks = counted.open
     FROM (
         SELECT j.id AS started_id, count(c.id) AS number,
             count(c.id) FILTER (WHERE c.status IN ('pending', 'running', 'waiting')) AS open
@@ -171,8 +171,8 @@ _START = text("""
         LEFT JOIN chunks c ON c.job_id = j.id AND c.job_id = ANY(CAST(:ids AS uuid[]))
         WHERE j.id = ANY(CAST(:ids AS uuid[]))
         GROUP BY j.id
-    ) AS found
-    WHERE jobs.id = found.started_id AND jobs.id = ANY(CAST(:ids AS uuid[]))
+    ) AS counted
+    WHERE jobs.id = counted.started_id AND jobs.id = ANY(CAST(:ids AS uuid[]))
     RETURNING jobs.id, jobs.open_chunks""")
 _PENDING = text("""
     SELECT c.job_id, c.id, r.priority

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import ClassVar
 
-from sqlalchemy import ColumnElement, and_, select, update
+from sqlalchemy import Boolean, ColumnElement, and_, literal_column, select, update
 from sqlalchemy.orm import Mapped, Session
 
 from chordwise.errors import LeaseLostError
@@ -34,9 +34,8 @@ class Leased(Record):
     @classmethod
     def has_expired(cls) -> ColumnElement[bool]:
         """Return the condition that another process may take a row over."""
-        return and_(
-            cls.is_at_work(), cls.lease_until < clock.database_now(), clock.leases_may_expire()
-        )
+        may_expire = literal_column(clock.LEASES_MAY_EXPIRE, Boolean)
+        return and_(cls.is_at_work(), cls.lease_until < clock.database_now(), may_expire)
 
     @classmethod
     def is_held(cls, id_: uuid.UUID, token: uuid.UUID) -> ColumnElement[bool]:

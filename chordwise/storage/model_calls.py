@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 
@@ -26,6 +26,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.analysis_tasks import AnalysisType, Stage
 from chordwise.domain.json_values import JsonValue
+from chordwise.errors import AlreadyAskedError, ChordwiseError, LeaseLostError
 from chordwise.storage.database import Store
 from chordwise.storage.record import CreatedAt, Identity, Record, block_range_index, rows_as_json
 from chordwise.storage.sql_text import day_of
@@ -243,33 +244,22 @@ def day_of_call() -> ColumnElement[date]:
     return literal_column(day_of("model_calls.started_at"), Date())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BegunCalls:
-    """The ids of calls that may begin, the bookings of their reservations, and the other ids.
-
-    Another call asks the question of those in `duplicates`; a call that is in neither has lost its
-    lease.
-    """
-
-    ids: set[str] = field(default_factory=set)
-    reserved: dict[str, Booking] = field(default_factory=dict)
-    duplicates: set[str] = field(default_factory=set)
-
-
 def begin_all(
     store: Store,
     rows: Sequence[Mapping[str, object]],
     tokens: Mapping[str, uuid.UUID] | None = None,
     seconds: Mapping[str, float] | None = None,
-) -> BegunCalls:
+) -> tuple[dict[str, Booking], dict[str, ChordwiseError]]:
     """Insert calls that are about to be made, each once.
 
     `tokens` maps ids of calls to the tokens of their leases. Such a call is inserted only while its
     lease is held and the run is not cancelled. `seconds` is how long a call may take.
+
+    Returns:
+        The bookings of the reservations, and the refusals of calls that may not begin, by id.
     """
-    begun = BegunCalls()
     if not rows:
-        return begun
+        return {}, {}
     ids = [str(row["id"]) for row in rows]
     tokens, seconds = tokens or {}, seconds or {}
     of_leases = [row for row in rows if row["id"] in tokens]
@@ -282,16 +272,24 @@ def begin_all(
         "jobs": [row["job_id"] for row in of_leases if not row["chunk_id"]],
         "chunks": [row["chunk_id"] for row in of_leases if row["chunk_id"]],
     }
+    reserved: dict[str, Booking] = {}
+    duplicates: set[str] = set()
+    lost = set(ids)
     for row in store.execute(_BEGIN, parameters):
-        (begun.ids if row.is_new else begun.duplicates).add(str(row.id))
-        if row.reserved_usd is not None:
+        lost.discard(str(row.id))
+        if not row.is_new:
+            duplicates.add(str(row.id))
+        elif row.reserved_usd is not None:
             booking = Booking(run_id=row.run_id, day=row.day, reserved_usd=row.reserved_usd)
-            begun.reserved[str(row.id)] = booking
-    if begun.duplicates:  # unless the row is there already, because the reply to a commit was lost
-        begun.ids.update(
-            str(id_) for (id_,) in store.execute(_STORED, {"ids": list(begun.duplicates)})
-        )
-    return replace(begun, duplicates=begun.duplicates - begun.ids)
+            reserved[str(row.id)] = booking
+    if duplicates:  # unless the row is there already, because the reply to a commit was lost
+        duplicates -= {str(id_) for (id_,) in store.execute(_STORED, {"ids": list(duplicates)})}
+    refusals: dict[str, ChordwiseError] = {
+        id_: AlreadyAskedError("Another call asks the same question.") for id_ in duplicates
+    }
+    for id_ in lost:
+        refusals[id_] = LeaseLostError("The run was cancelled, or the work was taken over.")
+    return reserved, refusals
 
 
 def end_all(store: Store, rows: Sequence[Mapping[str, object]]) -> list[Booking]:

@@ -58,7 +58,7 @@ def test_a_waiting_chunk_holds_no_lease_and_counts_no_attempt(
     assert pipeline.job(submission).status == "waiting"
 
 
-@pytest.mark.parametrize("fate", [EXPIRED, MISSING, "429", "500"])
+@pytest.mark.parametrize("fate", [EXPIRED, MISSING, "429"])
 def test_only_questions_without_an_answer_are_submitted_again(
     pipeline: Pipeline, provider: BatchProvider, fate: str
 ) -> None:

@@ -95,13 +95,13 @@ def test_one_of_two_workers_asks_the_question(pipeline: Pipeline, provider: Batc
 
 def test_many_followers_need_few_statements(pipeline: Pipeline, provider: BatchProvider) -> None:
     few = pipeline.submit(*TWINS, options=in_batches("100"))
-    many = pipeline.submit(*(" " * n + OTHER for n in range(24)), options=in_batches("100"))
+    many = pipeline.submit(*(" " * n + OTHER for n in range(9)), options=in_batches("100"))
 
     steps = [steps_of_storing(pipeline, submission) for submission in (few, many)]
 
     assert steps[0] == steps[1]
     finish(pipeline, provider, few, many)
-    assert pipeline.value(HITS) == 2 + 23
+    assert pipeline.value(HITS) == 2 + 8
 
 
 def test_without_the_cache_each_job_asks(pipeline: Pipeline, provider: BatchProvider) -> None:
@@ -261,7 +261,7 @@ def test_an_answered_question_has_no_followers(pipeline: Pipeline, provider: Bat
     assert sorted(job.status for job in pipeline.jobs(submission)) == ["failed", "succeeded"]
 
 
-@pytest.mark.parametrize("name", ["openai", "anthropic"])
+@pytest.mark.parametrize("name", ["openai", pytest.param("anthropic", marks=pytest.mark.nightly)])
 def test_chunks_synthesis_and_shared_questions_over_http(small_chunks: Settings, name: str) -> None:
     with serving_batches() as server:
         pipeline = over_the_wire(small_chunks, name, server.base_url)

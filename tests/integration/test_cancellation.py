@@ -36,7 +36,7 @@ from tests.fakes.batch_nights import (
     priced,
     work_until_finished,
 )
-from tests.fakes.commands import environment_of
+from tests.fakes.commands import environment_of, output_of
 from tests.fakes.inbox_watch import WatchedInbox
 from tests.fakes.pipeline import (
     LONG,
@@ -134,6 +134,9 @@ def test_no_call_begins_after_the_cancellation(settings: Settings) -> None:
     assert spent == pipeline.value("SELECT sum(cost_usd) FROM model_calls")
     assert pipeline.value("SELECT sum(reserved_usd) FROM budgets") == 0
     assert pipeline.value(UNFINISHED) == pipeline.value(OPEN_CHUNKS) == 0
+    assert pipeline.value(STATUSES) == ["cancelled"]
+    assert pipeline.value("SELECT count(*) FROM results") == 0
+    assert pipeline.value("SELECT status FROM runs") == "cancelled"
 
 
 def test_no_call_of_many_workers_begins_after_the_cancellation(settings: Settings) -> None:
@@ -280,6 +283,7 @@ def test_a_follower_of_a_cancelled_job_asks_the_question_itself(settings: Settin
     assert pipeline.job(second).status == JobStatus.SUCCEEDED
 
 
+@pytest.mark.usefixtures("addressed")
 def test_a_submit_stops_when_its_run_is_cancelled(settings: Settings, tmp_path: Path) -> None:
     pipeline = a_pipeline(settings)
     processes = submitting(settings, tmp_path, files=8)
@@ -292,14 +296,14 @@ def test_a_submit_stops_when_its_run_is_cancelled(settings: Settings, tmp_path: 
     wait_until(lambda: pipeline.value(taken) is True, 60, taken)
 
     try:
-        cancelled = processes.run("cancel", "letters")
+        cancelled = output_of("cancel", "letters")
         process.communicate(b"A letter from the pipe.", timeout=60)
         code = process.returncode
     finally:
         processes.end_all()
 
     said = (tmp_path / "chordwise-0.log").read_text("utf-8")
-    assert re.match(r"\d+ analyses of letters cancelled\.", cancelled.stderr)
+    assert re.match(r"\d+ analyses of letters cancelled\.", cancelled.err)
     assert code == ExitCode.INCOMPLETE
     assert "The run “letters” is cancelled and accepts no more documents" in said
     assert "chordwise continue letters" in said

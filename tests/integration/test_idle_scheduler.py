@@ -26,7 +26,7 @@ from tests.fakes.pipeline import Pipeline, a_pipeline
 from tests.fakes.processes import wait_until
 
 SOON = 10.0
-SECONDS = 5
+SECONDS = 3
 # Recovery reads whether work is unfinished.
 RECOVERY_STATEMENTS = 6
 

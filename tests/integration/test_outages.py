@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from chordwise import errors
-from chordwise.domain import chunking
 from chordwise.domain.states import IntakeOutcome, JobStatus
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.submit import claim, open_run
@@ -82,23 +81,6 @@ def test_a_fan_out_with_unconfirmed_commits_counts_as_one_attempt(settings: Sett
     assert all(end() for end in ends)
     assert sent == pipeline.value("SELECT count(*) FROM chunks")
     assert pipeline.value("SELECT status FROM jobs") == JobStatus.RUNNING
-
-
-def test_a_document_that_ends_every_worker_in_chunking_is_quarantined(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An attempt counts if the job has made no progress since the last one."""
-    pipeline = a_pipeline(settings, quoting_the_text)
-    (job,) = pipeline.jobs(pipeline.submit(LONG))
-    monkeypatch.setattr(chunking, "split", raising(KeyboardInterrupt()))
-
-    for _ in range(pipeline.context.settings.pipeline.max_attempts):
-        with pytest.raises(KeyboardInterrupt):
-            fan_out(pipeline.context, job.id)
-        pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '1 hour'")
-
-    assert fan_out(pipeline.context, job.id) == 0
-    assert pipeline.value("SELECT status FROM jobs") == JobStatus.QUARANTINED
 
 
 def raising(error: BaseException) -> object:
@@ -282,7 +264,7 @@ def test_the_heartbeat_keeps_the_beginning_of_a_synthesis(settings: Settings) ->
         assert not pipeline.value(is_kept)
 
 
-TIMES = 4
+TIMES = 2
 
 
 @pytest.fixture
@@ -338,7 +320,7 @@ def test_a_failing_provider_is_given_up(impatient: Settings) -> None:
     script = failing(errors.ModelOverloadedError, 1_000, synthesis=False)
     pipeline = a_pipeline(impatient, script, repeat_last=True)
 
-    assert work_until(pipeline, LONG, TIMES) == JobStatus.FAILED
+    assert work_until(pipeline, LONG, TIMES + 2) == JobStatus.FAILED
 
 
 DEADLINE_SECONDS = 1.6

@@ -22,15 +22,6 @@ from chordwise.settings import Settings
 from tests.fakes.pipeline import LONG, PARAGRAPH, a_pipeline, quoting_the_text
 
 
-def test_a_chunk_under_a_valid_lease_is_not_claimed(settings: Settings) -> None:
-    pipeline = a_pipeline(settings)
-    ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
-    pipeline.claim(chunk_id)
-
-    assert analyze_chunk(pipeline.context, chunk_id) is ChunkOutcome.NOT_ENDED
-    assert pipeline.model.requests == []
-
-
 @pytest.mark.parametrize(
     ("error", "postponements"),
     [(ModelOverloadedError("Busy."), 1), (RateLimitedError("Too many requests."), 0)],

@@ -14,13 +14,21 @@ from sqlalchemy.orm import Session
 from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.learning import evaluation
-from chordwise.settings import ScheduleSettings, Settings
+from chordwise.settings import Settings
 from chordwise.storage import documents, pruning
 from chordwise.storage.documents import Document, hash_of
 from chordwise.storage.intakes import IntakeEntry
 from tests.fakes.learning import a_scope, say
 from tests.fakes.past_results import into_history
-from tests.fakes.pipeline import NOW, Pipeline, a_document, a_run, offered, quoting_the_text
+from tests.fakes.pipeline import (
+    NOW,
+    Pipeline,
+    a_document,
+    a_pipeline,
+    a_run,
+    offered,
+    quoting_the_text,
+)
 from tests.fakes.processes import wait_until
 from tests.fakes.scheduling import A_DAY, FakeScheduler, a_scheduler, at_night
 
@@ -49,10 +57,14 @@ def move_to_the_past(pipeline: Pipeline, run: str) -> None:
     )
 
 
-def a_scheduler_after_two_runs(settings: Settings, schedule: ScheduleSettings) -> FakeScheduler:
-    """Return a scheduler after an old run of two documents and a new one that shares one."""
-    scheduler = a_scheduler(settings, quoting_the_text, repeat_last=True, tidy=schedule)
-    pipeline = scheduler.pipeline
+@pytest.fixture
+def filled_by() -> Callable[[Settings], object]:
+    return after_two_runs
+
+
+def after_two_runs(settings: Settings) -> None:
+    """Analyze two documents in an old run, and in a new one that shares one of them."""
+    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     old = pipeline.analyze(OLD, SHARED)
     new = pipeline.submit(SHARED, NEW)
     for job in pipeline.jobs(new):
@@ -60,13 +72,18 @@ def a_scheduler_after_two_runs(settings: Settings, schedule: ScheduleSettings) -
             pipeline.work_on(job.id)
     move_to_the_past(pipeline, old.name)
     pipeline.execute("UPDATE documents SET created_at = now() - interval '40 days'")
+
+
+def a_due_scheduler(settings: Settings, run: str) -> FakeScheduler:
+    """Return a scheduler of the old and the new run, with a command that is due."""
+    scheduler = a_scheduler(settings, quoting_the_text, repeat_last=True, tidy=at_night(run))
     scheduler.start_at("2026-03-28T02:31")
     return scheduler
 
 
 @pytest.fixture
 def scheduler(settings: Settings) -> FakeScheduler:
-    return a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
+    return a_due_scheduler(settings, "prune --runs 30")
 
 
 def prune_runs(
@@ -241,7 +258,7 @@ def test_a_run_with_an_uncommitted_retry_is_kept(scheduler: FakeScheduler) -> No
 
 
 def test_old_cache_entries_are_deleted(settings: Settings) -> None:
-    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --cache 30"))
+    scheduler = a_due_scheduler(settings, "prune --cache 30")
     before = counts(scheduler)
     for key, age in (("old", 31), ("new", 29)):
         scheduler.pipeline.execute(
@@ -261,7 +278,7 @@ def test_old_cache_entries_are_deleted(settings: Settings) -> None:
 
 def test_answers_are_deleted_only_for_successful_jobs(settings: Settings) -> None:
     """Replaced results are deleted with the answers."""
-    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --answers 30"))
+    scheduler = a_due_scheduler(settings, "prune --answers 30")
     scheduler.pipeline.execute(
         "UPDATE jobs SET status = 'partial' WHERE id = (SELECT max(id::text) FROM jobs"
         " WHERE finished_at < now() - interval '30 days')::uuid"
@@ -277,12 +294,11 @@ def test_answers_are_deleted_only_for_successful_jobs(settings: Settings) -> Non
     assert (counts(scheduler)["result_history"], len(results)) == (0, 4)
 
 
-@pytest.mark.parametrize("step", [1, 2])
 def test_pruning_in_small_steps_is_complete(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, step: int
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pruning, "STEP", step)
-    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30 --answers 30"))
+    monkeypatch.setattr(pruning, "STEP", 1)
+    scheduler = a_due_scheduler(settings, "prune --runs 30 --answers 30")
 
     scheduler.carry_out()
 
@@ -292,6 +308,7 @@ def test_pruning_in_small_steps_is_complete(
 
 def test_a_document_taken_in_during_its_deletion_is_not_lost(settings: Settings) -> None:
     scheduler = a_scheduler(settings, tidy=at_night("prune --runs 30"))
+    scheduler.pipeline.execute("TRUNCATE runs, documents, outbox CASCADE")
     database = scheduler.pipeline.context.database
     again = threading.Event()
     stored: list[object] = []
@@ -320,6 +337,7 @@ def test_a_document_taken_in_during_its_deletion_is_not_lost(settings: Settings)
 
 def test_a_document_of_an_uncommitted_intake_is_kept(settings: Settings) -> None:
     scheduler = a_scheduler(settings, tidy=at_night("prune --runs 30"))
+    scheduler.pipeline.execute("TRUNCATE runs, documents, outbox CASCADE")
     database = scheduler.pipeline.context.database
     scheduler.pipeline.submit(OLD, options=a_run())
     scheduler.pipeline.execute("UPDATE documents SET created_at = now() - interval '40 days'")

@@ -114,9 +114,9 @@ def _record_failure(context: Context, delivery: Delivery, error: ChordwiseError)
         return
     doubled = settings.first_wait_seconds * 2.0 ** min(delivery.attempts - 1, 30)
     seconds = min(settings.max_wait_seconds, doubled) * context.random.uniform(0.8, 1.2)
-    delay = timedelta(seconds=seconds)
     with context.database.write() as session:
-        deliveries.postpone(session, delivery, delay, error.what)
+        due_at = clock.now_plus(timedelta(seconds=seconds))
+        deliveries.record(session, delivery, due_at=due_at, last_error=error.what)
     log.warning("delivery.postponed", reason=error.what, **_log_fields(delivery))
 
 
@@ -124,7 +124,8 @@ def _end(
     context: Context, delivery: Delivery, status: DeliveryStatus, reason: str | None = None
 ) -> None:
     with context.database.write() as session:
-        deliveries.end(session, delivery, status, reason)
+        values = {"last_error": reason, "finished_at": clock.database_now()}
+        deliveries.record(session, delivery, status=status, **values)
         if status is DeliveryStatus.FAILED:
             incidents.count(session, IncidentKind.DELIVERY_FAILED, delivery.kind)
 

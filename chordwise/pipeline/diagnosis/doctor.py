@@ -88,7 +88,7 @@ def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]
     vision = [settings.readers.vision] if settings.readers.vision else []
     for name in dict.fromkeys((*names, *settings.fallback, *vision)):
         yield guarded(f"model {name}", partial(check_model, settings, name))
-    yield guarded(PAUSES, lambda: check_pauses(settings))
+    yield guarded("pauses", lambda: check_pauses(settings))
     if asks_model:
         yield guarded("question", lambda: check_question(settings))
 
@@ -396,7 +396,6 @@ def _nearest(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
-PAUSES = "pauses"
 _MINUTE = 60
 _TINY_TEXT = "The meeting is on Monday. Anna brings the report."
 
@@ -473,11 +472,11 @@ def check_pauses(settings: Settings) -> Check:
     """
     paused = run_control.active_pauses(settings)
     if not paused:
-        return Check(name=PAUSES, finding="no calls are paused")
+        return Check(name="pauses", finding="no calls are paused")
     first = paused[0]
     minutes = max(1, round(first.seconds / _MINUTE))
     when = f"Calls of all runs are paused for {minutes} min."
     if not first.seconds:
         when = "The next call of any run tries again."
     hint = f"{first.denial.hint} To try again now: chordwise continue RUN.".strip()
-    return warning(PAUSES, f"{first.denial.what} {when}", hint)
+    return warning("pauses", f"{first.denial.what} {when}", hint)

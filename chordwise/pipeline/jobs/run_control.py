@@ -6,9 +6,8 @@ A retry also ends the pauses of models and keys that a provider has denied.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
@@ -68,12 +67,17 @@ def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None
         budgets.require_known_prices(context.settings, models)
         with context.database.write() as session:
             budgets.change_cap(session, run_id, budgets.checked_cap(budget_usd))
-    steps = list(_reopen_jobs(context, run_id))
-    for number in range(0, len(steps), 3):
-        first, last = steps[number].first, steps[number : number + 3][-1].last
+    ranges, count, after = [], 0, _BEFORE_ALL
+    while job_ids := context.database.commit(
+        partial(_reopen_some, context=context, run_id=run_id, after=after), DATABASE_TIMEOUT
+    ):
+        count, after = count + len(job_ids), job_ids[-1]
+        ranges.append((job_ids[0], after))
+    for number in range(0, len(ranges), 3):
+        first, last = ranges[number][0], ranges[number : number + 3][-1][1]
         hasten = partial(outbox.hasten, reason=_RETRY, first=first, last=last)
         context.database.commit(hasten, DATABASE_TIMEOUT)
-    return sum(step.count for step in steps)
+    return count
 
 
 def cancel(database: Database, run_id: uuid.UUID) -> int:
@@ -109,28 +113,10 @@ _OPEN_RUN = {"status": RunStatus.OPEN, "finished_at": None}
 _FRESH = {"attempts": 0, "postponements": 0, "error_code": None, "error_message": None}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Step:
-    """The jobs of a run that one transaction has queued, as a range of ids."""
-
-    first: uuid.UUID
-    last: uuid.UUID
-    count: int
-
-
-def _reopen_jobs(context: Context, run_id: uuid.UUID) -> Iterator[_Step]:
-    """Queue the jobs of a run that are to be retried, each once, in several transactions."""
-    after = _BEFORE_ALL
-    while step := context.database.commit(
-        partial(_reopen_some, context=context, run_id=run_id, after=after), DATABASE_TIMEOUT
-    ):
-        yield step
-        after = step.last
-
-
 def _reopen_some(
     session: Session, context: Context, run_id: uuid.UUID, after: uuid.UUID
-) -> _Step | None:
+) -> Sequence[uuid.UUID]:
+    """Queue the next jobs of a run that are to be retried, after a job; return their ids."""
     rows = session.execute(
         select(Job.id, Job.chunk_count)
         .where(Job.run_id == run_id, Job.status.in_(RETRYABLE_JOBS), Job.id > after)
@@ -139,11 +125,11 @@ def _reopen_some(
         .with_for_update(key_share=True)
     ).all()
     if not rows:
-        return None
+        return ()
     may_open = true() if after == _BEFORE_ALL else Run.status != RunStatus.CANCELLED
     opened = update(Run).where(Run.id == run_id, may_open).values(_OPEN_RUN).returning(Run.id)
     if session.scalar(opened) is None:
-        return None  # cancelled since the first step
+        return ()  # cancelled since the first step
     job_ids = jobs.of_one_step((row[0], row[1]) for row in rows)
     batches.forget_failures(session, job_ids)
     cleared = {**_FRESH, "hint": None, "due_at": None, "lease_token": None, "lease_until": None}
@@ -180,7 +166,7 @@ def _reopen_some(
         urgency=urgency,
         delay=_UNTIL_ALL_ARE_QUEUED,
     )
-    return _Step(first=job_ids[0], last=job_ids[-1], count=len(job_ids))
+    return job_ids
 
 
 def probe_again(settings: Settings, names: Iterable[str]) -> None:
@@ -212,13 +198,13 @@ def active_pauses(settings: Settings) -> list[Pause]:
     """
     if settings.broker_url is None:
         return []
-    ours = {
+    endpoints = {
         name
         for model in _models(settings, (settings.model,))
         for name in ModelEndpoint.of(model, settings.api_key_for(model)).names
     }
     with broker.translating_errors(), open_client(settings.broker_url) as client:
-        return [pause for pause in read_pauses(client) if pause.name in ours]
+        return [pause for pause in read_pauses(client) if pause.name in endpoints]
 
 
 def _models(settings: Settings, names: Iterable[str]) -> Iterator[ModelSettings]:

@@ -85,8 +85,8 @@ def _claim_last(
         return False
     if not claims.may_claim(session, lease.job_id, job.attempts, max_attempts):
         return False
-    wanted, below = [(lease.job_id, lease.token)], job.attempts + 1
-    claimed = claims.claim_syntheses(session, wanted, context.lease, below)
+    claim, below = (lease.job_id, lease.token), job.attempts + 1
+    claimed = claims.claim_syntheses(session, [claim], context.lease, below)
     return claimed.get(lease.token, False)
 
 

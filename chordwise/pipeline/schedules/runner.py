@@ -49,15 +49,9 @@ class CommandEnd:
     output: str
 
 
+_Claimed: TypeAlias = tuple[Occurrence, Path, Sequence[str]]
 Execute: TypeAlias = Callable[[Occurrence, Path, Sequence[str]], CommandEnd]
 """Runs the words of a command line in a folder, under an occurrence, until it ends or SIGINT."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Claimed:
-    occurrence: Occurrence
-    folder: Path
-    words: Sequence[str]
 
 
 class ScheduleRunner:
@@ -79,11 +73,11 @@ class ScheduleRunner:
         claimed = self._claim()
         if claimed is None:
             return False
-        token = claimed.occurrence.token
-        self._current = claimed.occurrence
+        self._current = occurrence = claimed[0]
+        token = occurrence.token
         self._context.leases.keep_token(ScheduleRun, token, lambda: self._interrupt_lost(token))
         try:
-            self._conclude(claimed)
+            self._conclude(*claimed)
         finally:
             self._current = None
             self._context.leases.drop_token(token)
@@ -130,13 +124,13 @@ class ScheduleRunner:
             is_resumed=claimed.attempts > 1,
         )
         due_words = [word.replace("{due}", occurrence.due) for word in words]
-        return _Claimed(occurrence=occurrence, folder=Path(schedule.folder), words=due_words)
+        return occurrence, Path(schedule.folder), due_words
 
-    def _conclude(self, claimed: _Claimed) -> None:
-        occurrence, name = claimed.occurrence, claimed.occurrence.schedule
+    def _conclude(self, occurrence: Occurrence, folder: Path, words: Sequence[str]) -> None:
+        name = occurrence.schedule
         try:
             ends = [
-                self._execute(occurrence, claimed.folder, words) for words in self._lines(claimed)
+                self._execute(occurrence, folder, line) for line in self._lines(occurrence, words)
             ]
             if self._is_stopped():
                 raise KeyboardInterrupt  # noqa: TRY301 - the command ended early and in order
@@ -158,13 +152,13 @@ class ScheduleRunner:
             log.exception("schedule.defect", schedule=name)
             self._finish(occurrence, _DEFECT)
 
-    def _lines(self, claimed: _Claimed) -> Iterator[Sequence[str]]:
+    def _lines(self, occurrence: Occurrence, words: Sequence[str]) -> Iterator[Sequence[str]]:
         """Yield the command, or those that continue the runs which an earlier process started."""
-        mine = select(Run).where(Run.schedule_run_id == claimed.occurrence.id).order_by(Run.id)
+        of_occurrence = select(Run).where(Run.schedule_run_id == occurrence.id).order_by(Run.id)
         with self._context.database.read() as session:
-            runs = session.scalars(mine).all()
+            runs = session.scalars(of_occurrence).all()
         if not runs:
-            yield claimed.words
+            yield words
         for run in runs:
             if run.intake_finished_at is None and run.status != RunStatus.CANCELLED:
                 yield "continue", run.name
