@@ -156,11 +156,11 @@ def test_no_call_of_many_workers_begins_after_the_cancellation(settings: Setting
     def fan_out_all() -> bool:
         for job in pipeline.jobs(submission):
             fan_out(pipeline.context, job.id)
-        return len(pipeline.model.requests) > 20
+        return len(pipeline.model.requests) > 10
 
     with ThreadPoolExecutor(5) as threads:
         futures = [threads.submit(take_in), *(threads.submit(work, number) for number in range(4))]
-        wait_until(fan_out_all, 60, "twenty calls")
+        wait_until(fan_out_all, 60, "ten calls")
         run_control.cancel(pipeline.context.database, submission.run_id)
         seen = counted(pipeline)
         refusal = futures[0].exception(timeout=30)

@@ -240,7 +240,7 @@ class Messages(RuleBasedStateMachine):
         return self.pipeline.value(_IS_LEFT) is False
 
 
-@pytest.mark.parametrize("examples", [8, pytest.param(200, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("examples", [6, pytest.param(200, marks=pytest.mark.nightly)])
 def test_no_order_of_faults_loses_work_or_does_it_twice(settings: Settings, examples: int) -> None:
     narrow = with_settings(settings, "pipeline", chunk_tokens=600)
     narrow = with_settings(narrow, "worker", concurrency=2)

@@ -220,8 +220,8 @@ def test_a_result_that_cannot_be_stored_does_not_affect_others(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
-    submission = pipeline.submit(*TEXTS)
-    bad = pipeline.jobs(submission)[7].id
+    submission = pipeline.submit(*TEXTS[:6])
+    bad = pipeline.jobs(submission)[3].id
     save_all = results.save_all
 
     def refusing(session: Session, new: Sequence[NewResult]) -> None:
@@ -232,7 +232,7 @@ def test_a_result_that_cannot_be_stored_does_not_affect_others(
     monkeypatch.setattr(results, "save_all", refusing)
     work_together(pipeline, pending(pipeline))
 
-    assert pipeline.value("SELECT count(*) FROM results") == len(TEXTS) - 1
+    assert pipeline.value("SELECT count(*) FROM results") == 5
     assert pipeline.value("SELECT bool_and(status = 'succeeded') FROM chunks")
     assert pipeline.value("SELECT id FROM outbox WHERE task = :task", task=SYNTHESIZE) == bad
 
