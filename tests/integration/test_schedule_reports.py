@@ -187,23 +187,27 @@ def test_failed_inbox_files_without_a_run_are_listed(settings: Settings, tmp_pat
     assert section(second, "Files of an inbox that could not be taken in") == "Nothing."
 
 
-@pytest.mark.parametrize(
-    ("usd", "shown"),
-    [
-        ("0", "$0.00 | 0"),
-        ("0.0123", "$0.0123 | 0"),
-        ("0.00000001", "under $0.0001 | 0"),
-        ("12.5", "$12.50 | 0"),
-        (None, "unknown | 1"),
-    ],
+COSTS = (
+    ("0", "$0.00 | 0"),
+    ("0.0123", "$0.0123 | 0"),
+    ("0.00000001", "under $0.0001 | 0"),
+    ("12.5", "$12.50 | 0"),
+    (None, "unknown | 1"),
 )
-def test_costs_are_formatted_as_in_other_outputs(
-    settings: Settings, tmp_path: Path, usd: str | None, shown: str
-) -> None:
-    scheduler = a_scheduler_after_a_run(settings, tmp_path)
-    scheduler.pipeline.execute("UPDATE model_calls SET cost_usd = CAST(:usd AS numeric)", usd=usd)
 
-    assert f"| {shown} |" in section(report_of(scheduler, "06", tmp_path), "What it cost")
+
+def test_costs_are_formatted_as_in_other_outputs(settings: Settings, tmp_path: Path) -> None:
+    """In the report of each hour, the call has another cost."""
+    scheduler = a_scheduler_after_a_run(settings, tmp_path)
+    cost = "UPDATE model_calls SET cost_usd = CAST(:usd AS numeric), started_at = :at"
+    for hour, (usd, shown) in enumerate(COSTS, start=6):
+        scheduler.pipeline.execute(
+            cost, usd=usd, at=datetime(2026, 3, 28, hour - 2, 30, tzinfo=UTC)
+        )
+
+        written = report_of(scheduler, f"{hour:02}", tmp_path)
+
+        assert f"| {shown} |" in section(written, "What it cost")
 
 
 @pytest.mark.parametrize("is_link", [False, True])
