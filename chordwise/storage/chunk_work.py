@@ -230,7 +230,8 @@ class ChunkWork:
         calls = [call for end in of_chunks for call in end.calls]
         calls += [call for end in syntheses for call in end.calls]
         begun = iter(store_entries(store, entries, calls))
-        job_ids = jobs.ended_by(store, [(end.job_id, end.token) for end in syntheses])
+        claims = [(end.job_id, end.token) for end in syntheses]
+        job_ids = jobs.ended_by(store, claims) if claims else set()
 
         def outcome(item: CallEntry | ChunkEnd | JobEnd) -> Outcome:
             match item:
@@ -265,8 +266,10 @@ class ChunkWork:
         over = _end_jobs(store, [*syntheses, *of_only_chunks])
         left_open = [end for end in ends if end.chunk_id in ended and end.job_id not in over]
         job_ids = [end.job_id for end in left_open]
-        without = jobs.count_down(store, job_ids, self._synthesis, _SYNTHESIS_DELAY)
-        last = {end.job_id: end for end in left_open if end.job_id in without}
+        last: dict[uuid.UUID, ChunkEnd] = {}
+        if left_open:
+            without = jobs.count_down(store, job_ids, self._synthesis, _SYNTHESIS_DELAY)
+            last = {end.job_id: end for end in left_open if end.job_id in without}
         late = [end for end in ends if end.chunk_id not in ended]
         tokens = chunks.last_tokens(store, [end.chunk_id for end in late]) if late else {}
         stored = [end for end in late if tokens.get(end.chunk_id) == end.token]

@@ -225,8 +225,6 @@ def count_down(
     If a job has no open chunks left, the task `synthesis` is promised for it, due after `delay`;
     return these jobs. A running job whose open chunks all wait for a due time is set to waiting.
     """
-    if not job_ids:
-        return set()
     rows = store.execute(_COUNT_DOWN, {"ids": list(job_ids)}).all()
     over = [row[0] for row in rows if not row[1]]
     if not over:
@@ -238,8 +236,6 @@ def count_down(
 
 def ended_by(store: Store, claims: Sequence[tuple[uuid.UUID, uuid.UUID | None]]) -> set[uuid.UUID]:
     """Return those of the jobs that were ended by the synthesis with the given token."""
-    if not claims:
-        return set()
     ids, tokens = zip(*claims, strict=True)
     return {row[0] for row in store.execute(_ENDED_BY, {"ids": list(ids), "tokens": list(tokens)})}
 

@@ -135,6 +135,7 @@ def test_no_call_begins_after_the_cancellation(settings: Settings) -> None:
     assert pipeline.value("SELECT sum(reserved_usd) FROM budgets") == 0
     assert pipeline.value(UNFINISHED) == pipeline.value(OPEN_CHUNKS) == 0
     assert pipeline.value(STATUSES) == ["cancelled"]
+    assert pipeline.rows("SELECT DISTINCT status FROM chunks") == [("cancelled",)]
     assert pipeline.value("SELECT count(*) FROM results") == 0
     assert pipeline.value("SELECT status FROM runs") == "cancelled"
 
