@@ -27,7 +27,7 @@ from chordwise.pipeline.runtime.startup import (
     stopped_in_order,
     wait_until_ready,
 )
-from chordwise.pipeline.schedules.runner import ScheduleRunner
+from chordwise.pipeline.schedules.occurrences import ScheduleRunner
 from chordwise.settings import Settings
 from chordwise.storage import outbox
 from chordwise.storage.database import open_engine

@@ -26,7 +26,7 @@ from chordwise.pipeline.inbox.folders import inboxes_of
 from chordwise.pipeline.models.model_client import lane_for
 from chordwise.pipeline.runtime.context import Occurrence
 from chordwise.pipeline.schedules import occurrences
-from chordwise.pipeline.schedules.runner import CommandEnd
+from chordwise.pipeline.schedules.occurrences import CommandEnd
 from chordwise.readers import discovery
 from chordwise.remote import path_of
 from chordwise.settings import Profile, ScheduleSettings, Settings

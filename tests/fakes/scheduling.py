@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from chordwise.cli.scheduled import CommandExecutor
 from chordwise.domain.failure_backoff import FailureBackoff
 from chordwise.pipeline.schedules import occurrences
-from chordwise.pipeline.schedules.runner import ScheduleRunner
+from chordwise.pipeline.schedules.occurrences import ScheduleRunner
 from chordwise.settings import ScheduleSettings, Settings
 from tests.fakes.pipeline import Pipeline, a_pipeline
 from tests.fakes.scripted_model import Line
