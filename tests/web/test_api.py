@@ -26,7 +26,7 @@ from tests.fakes.commands import point_to, run
 from tests.fakes.pipeline import Pipeline, a_pipeline, with_settings
 from tests.fakes.processes import wait_until
 from tests.web.conftest import serving
-from tests.web.test_tables import contracts, reading
+from tests.web.test_tables import fill, reading
 
 PROBLEM = "application/problem+json"
 ID = str(uuid.UUID(int=7))
@@ -38,10 +38,6 @@ CHECKS = {
         "negative_data_rejection": {"enabled": False},
     }
 }
-
-
-def fill(settings: Settings) -> None:
-    contracts(a_pipeline(settings, reading, repeat_last=True))
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.runs import page_pictures
 from chordwise.readers.reader import Reader, RenderedPage
 from chordwise.settings import ReaderSettings, Settings
+from chordwise.web.server import Served
 from tests.fakes.generated_answers import a_field
 from tests.fakes.learning import say
 from tests.fakes.office_files import pdf, shown
@@ -261,15 +262,17 @@ def test_hostile_documents_and_answers_are_inert(settings: Settings, visit: Visi
     expect(page.locator(".text")).to_contain_text("\\u202eevil")
 
 
-def test_an_unknown_document_is_not_found(visit: Visit) -> None:
+def test_an_unknown_document_is_not_found(served: Served) -> None:
     """No address leads to a file by its name."""
-    none = "00000000-0000-0000-0000-000000000000"
-    for address in (
-        *(f"/documents/{none}", f"/documents/{none}/pages/1.png", "/documents/x"),
-        *(f"/documents/{none}/pages/{'1' * 5_000}.png", f"/jobs/{none}/parts/{'1' * 5_000}"),
-        "/documents/..%2f..%2fetc%2fpasswd",
-    ):
-        assert visit.page.request.get(f"{visit.base}{address}").status == 404, address
+    none, base = "00000000-0000-0000-0000-000000000000", served.link.partition("/?")[0]
+    with httpx.Client() as client:
+        client.get(served.link)
+        for address in (
+            *(f"/documents/{none}", f"/documents/{none}/pages/1.png", "/documents/x"),
+            *(f"/documents/{none}/pages/{'1' * 5_000}.png", f"/jobs/{none}/parts/{'1' * 5_000}"),
+            "/documents/..%2f..%2fetc%2fpasswd",
+        ):
+            assert client.get(f"{base}{address}").status_code == 404, address
 
 
 def test_a_file_that_is_slow_to_render_stops_nothing_else(

@@ -23,8 +23,8 @@ from chordwise.settings import Settings
 from chordwise.web.operations import OPERATIONS
 from tests.fakes.commands import environment_of
 from tests.fakes.pipeline import a_pipeline
-from tests.web.test_api import a_token, fill
-from tests.web.test_tables import reading
+from tests.web.test_api import a_token
+from tests.web.test_tables import fill, reading
 
 COMMAND = [sys.executable, "-m", "chordwise", "mcp"]
 READING = {name for name, operation in OPERATIONS.items() if operation.scope is Right.READ}

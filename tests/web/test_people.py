@@ -54,9 +54,8 @@ def closing(settings: Settings) -> Settings:
     )
 
 
-@pytest.fixture
-def pipeline(settings: Settings) -> Pipeline:
-    """Return a pipeline with an answer of each profile."""
+def fill(settings: Settings) -> None:
+    """Store an answer of each profile."""
     pipeline = a_pipeline(closing(settings), reading, repeat_last=True)
     options = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(instructions=ITEMS))
     for number, name in enumerate(("open", "closed")):
@@ -68,7 +67,16 @@ def pipeline(settings: Settings) -> Pipeline:
             a_document(text, f"/files/{name}-{SECRET if name == 'closed' else ''}.txt"),
             options=replace(options, save_as=f"{name}_deals", profile=name, name=f"run of {name}"),
         )
-    return pipeline
+
+
+@pytest.fixture
+def filled_by(request: pytest.FixtureRequest) -> Callable[[Settings], object] | None:
+    return fill if "pipeline" in request.fixturenames else None
+
+
+@pytest.fixture
+def pipeline(settings: Settings) -> Pipeline:
+    return a_pipeline(closing(settings), reading, repeat_last=True)
 
 
 @pytest.fixture

@@ -156,9 +156,24 @@ def test_a_run_is_cancelled_and_retried(pipeline: Pipeline, visit: Visit) -> Non
 
 
 def test_dropped_files_start_a_run(settings: Settings, pipeline: Pipeline, visit: Visit) -> None:
-    """Files dropped on the page are taken in under their names, and analyzed."""
+    """Files dropped on the page are taken in under their names, and analyzed.
+
+    A folder is refused: browsers pass it as a file that cannot be read.
+    """
     page = visit.open("/runs")
     visit.look("runs-empty")
+    page.evaluate(
+        """() => {
+            const folder = {webkitGetAsEntry: () => ({isDirectory: true})};
+            const drop = new Event("drop", {cancelable: true});
+            drop.dataTransfer = {types: ["Files"], items: [folder], files: []};
+            document.dispatchEvent(drop);
+        }"""
+    )
+    expect(page.locator(".sending")).to_have_text(
+        "A folder cannot be dropped. Drop the files in it."
+    )
+    assert pipeline.value("SELECT count(*) FROM runs") == 0
     page.evaluate(
         """([name, text]) => {
             const files = new DataTransfer();
@@ -185,23 +200,6 @@ def test_dropped_files_start_a_run(settings: Settings, pipeline: Pipeline, visit
     assert intakes == [("harbour.txt", "accepted"), ("picture.bin", "unsupported")]
     stored = sorted(path.name for path in (settings.home / "web" / "uploads").rglob("file*"))
     assert stored == ["file.bin", "file.txt"]
-
-
-def test_a_dropped_folder_is_refused(pipeline: Pipeline, visit: Visit) -> None:
-    """The page says so: browsers pass a folder as a file that cannot be read."""
-    page = visit.open("/runs")
-    page.evaluate(
-        """() => {
-            const folder = {webkitGetAsEntry: () => ({isDirectory: true})};
-            const drop = new Event("drop", {cancelable: true});
-            drop.dataTransfer = {types: ["Files"], items: [folder], files: []};
-            document.dispatchEvent(drop);
-        }"""
-    )
-    expect(page.locator(".sending")).to_have_text(
-        "A folder cannot be dropped. Drop the files in it."
-    )
-    assert pipeline.value("SELECT count(*) FROM runs") == 0
 
 
 def test_an_interrupted_intake_is_resumed(tmp_path: Path, pipeline: Pipeline, visit: Visit) -> None:

@@ -67,16 +67,14 @@ def test_a_refusal_is_a_sentence_and_a_hint(settings: Settings) -> None:
     assert [line.partition(":")[0] for line in refused.stderr.splitlines()] == ["Error", "Hint"]
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0", "192.0.2.1", "documents.example.com"])  # noqa: S104 - which is refused
-def test_an_unprotected_public_address_is_refused(settings: Settings, address: str) -> None:
+def test_an_unprotected_public_address_is_refused(settings: Settings) -> None:
     """Other hosts could reach it, and neither a password nor a proxy protects it.
 
     Nor can a port in use be served.
     """
-    wrong = with_settings(settings, "web", address=address)
-
-    with pytest.raises(ConfigurationError, match="open to every user"):
-        serve(wrong, lambda _: None)
+    for address in ("0.0.0.0", "192.0.2.1", "documents.example.com"):  # noqa: S104 - which is refused
+        with pytest.raises(ConfigurationError, match="open to every user"):
+            serve(with_settings(settings, "web", address=address), lambda _: None)
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = with_settings(settings, "web", port=other.getsockname()[1])
         with pytest.raises(ConfigurationError, match="cannot be served") as refused:
@@ -119,29 +117,28 @@ def test_idle_connections_do_not_stop_the_pages(
     assert [record for record in caplog.records if record.levelname != "INFO"] == []
 
 
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"",
-        b"GET /health HTTP/1.1\r\nHost: localhost\r\n",
-        b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n",
-    ],
-    ids=["nothing", "half of the headers", "no body"],
-)
-def test_a_connection_without_a_request_is_closed(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, sent: bytes
-) -> None:
-    """Single bytes do not extend the time, neither before nor after a response."""
-    monkeypatch.setattr("chordwise.web.server._REQUEST_SECONDS", 0.2)
-    with serving(settings) as served, connected(served) as connection:
-        connection.sendall(sent)
-        received = b""
-        with suppress(ConnectionError):
-            while piece := connection.recv(65_536):
-                received += piece
-                connection.sendall(b"x")
+REQUEST = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
 
-    assert received.startswith(b"HTTP/1.1 200") == sent.endswith(b"\r\n\r\n")
+
+def test_a_connection_without_a_request_is_closed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Single bytes do not extend the time, neither before nor after a response.
+
+    A client sends nothing, half of the headers, or no body.
+    """
+    monkeypatch.setattr("chordwise.web.server._REQUEST_SECONDS", 0.2)
+    with serving(settings) as served:
+        for sent in (b"", REQUEST, REQUEST + b"Content-Length: 100\r\n\r\n"):
+            received = b""
+            with connected(served) as connection:
+                connection.sendall(sent)
+                with suppress(ConnectionError):
+                    while piece := connection.recv(65_536):
+                        received += piece
+                        connection.sendall(b"x")
+
+            assert received.startswith(b"HTTP/1.1 200") == sent.endswith(b"\r\n\r\n")
 
 
 def test_a_client_that_receives_nothing_is_disconnected(

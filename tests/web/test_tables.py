@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import httpx
@@ -90,14 +91,28 @@ def contracts(pipeline: Pipeline, count: int = 12) -> None:
     doubted(pipeline, LAWS[(count - 1) % 3], "chunks disagree", source=f"{count - 1:03}")
 
 
+def fill(settings: Settings) -> None:
+    contracts(a_pipeline(settings, reading, repeat_last=True))
+
+
+@pytest.fixture
+def filled_by(request: pytest.FixtureRequest) -> Callable[[Settings], object] | None:
+    return fill if "filled" in request.fixturenames else None
+
+
+@pytest.fixture
+def filled(pipeline: Pipeline) -> Pipeline:
+    """Return a pipeline whose database has the table of contracts."""
+    return pipeline
+
+
 def cell(page: Page, row: int, column: int) -> Locator:
     """Return a cell by the number of its row and its column, both from 0."""
     return page.locator("#sheet tbody tr").nth(row).locator("> *").nth(column)
 
 
-def test_cells_are_checked_by_keyboard(pipeline: Pipeline, visit: Visit) -> None:
+def test_cells_are_checked_by_keyboard(filled: Pipeline, visit: Visit) -> None:
     """The next cell to check opens at its quote; decisions update the cell and the numbers."""
-    contracts(pipeline)
     page = visit.open("/tables")
     expect(page.locator("tbody td").first).to_have_text("12 documents · 2 cells to check")
     visit.look("tables")
@@ -133,24 +148,12 @@ def test_cells_are_checked_by_keyboard(pipeline: Pipeline, visit: Visit) -> None
     expect(cell(page, 11, 1)).to_be_focused()
 
     me = getpass.getuser()
-    assert pipeline.rows(REMARKS) == [
+    assert filled.rows(REMARKS) == [
         ("approved", "annual fee", None, me),
         ("corrected", "governing law", "Texas", me),
         ("withdrawn", "governing law", None, me),
         ("rejected", "governing law", None, me),
     ]
-
-
-def test_a_question_about_absent_values_is_answered(pipeline: Pipeline, visit: Visit) -> None:
-    contracts(pipeline)
-    page = visit.open("/tables/contracts")
-    page.locator("form.asking input[name=question]").fill("count contracts where period is silent")
-    page.keyboard.press("Enter")
-
-    expect(page.locator("main")).to_contain_text("3 of 12 documents")
-    page.locator("summary", has_text="Quotes (3)").click()
-    expect(page.locator("main")).to_contain_text("notice period = not mentioned")
-    visit.look("ask-absent")
 
 
 def test_a_missing_value_is_found_in_the_nearest_passage(pipeline: Pipeline, visit: Visit) -> None:
@@ -224,24 +227,21 @@ def test_failed_documents_and_previews_are_marked(pipeline: Pipeline, visit: Vis
     expect(cell(page, 1, 0)).not_to_have_class("check")
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        *("?sort=nonsense", "?trust=nonsense", "?from.annual_fee=much", "/rows?offset=-1"),
-        *("/columns/nonsense", "/cell?document=nonsense", "/totals?to.effective_date=soon"),
-    ],
-)
-def test_invalid_addresses_are_explained(pipeline: Pipeline, served: Served, address: str) -> None:
+def test_invalid_addresses_are_explained(pipeline: Pipeline, served: Served) -> None:
     contracts(pipeline, 1)
     with httpx.Client(follow_redirects=True) as client:
         client.get(served.link)
         base = served.link.partition("/?")[0]
-        assert client.get(f"{base}/tables/contracts{address}").status_code == 400
+        for address in (
+            *("?sort=nonsense", "?trust=nonsense", "?from.annual_fee=much", "/rows?offset=-1"),
+            *("/columns/nonsense", "/cell?document=nonsense", "/totals?to.effective_date=soon"),
+        ):
+            assert client.get(f"{base}/tables/contracts{address}").status_code == 400, address
 
 
-def test_columns_are_sorted_filtered_and_described(pipeline: Pipeline, visit: Visit) -> None:
+@pytest.mark.usefixtures("filled")
+def test_columns_are_sorted_filtered_and_described(visit: Visit) -> None:
     """The legend, the search, the headings and the menus narrow the rows; filters add up."""
-    contracts(pipeline)
     page = visit.open("/tables/contracts")
     visit.follow(page.locator("thead").get_by_role("link", name="annual fee"))
     visit.follow(page.locator("thead").get_by_role("link", name="annual fee"))
@@ -389,13 +389,17 @@ def test_labels_and_open_values_have_cells(settings: Settings, visit: Visit) -> 
         expect(cell(page, 0, column)).to_have_class("confirmed")
 
 
-def test_a_question_is_answered_above_the_table(pipeline: Pipeline, visit: Visit) -> None:
-    contracts(pipeline)
-    page = visit.open("/tables/contracts")
+def ask(page: Page, question: str) -> None:
     box = page.get_by_label("Ask a question about all documents")
-    box.fill("count contracts by notice period where annual fee > 3000")
+    box.fill(question)
     with page.expect_navigation():
         box.press("Enter")
+
+
+def test_a_question_is_answered_above_the_table(filled: Pipeline, visit: Visit) -> None:
+    assert filled.value("SELECT count(*) FROM answers.contracts") == 12
+    page = visit.open("/tables/contracts")
+    ask(page, "count contracts by notice period where annual fee > 3000")
 
     expect(page.locator("h2")).to_have_text("In 7 of 12 documents:")
     expect(page.locator("tbody tr").first).to_have_text("90 days3")
@@ -404,8 +408,10 @@ def test_a_question_is_answered_above_the_table(pipeline: Pipeline, visit: Visit
     page.get_by_text("Quotes (").click()
     expect(page.locator("details q").first).to_be_visible()
     visit.look("ask")
-    box = page.get_by_label("Ask a question about all documents")
-    box.fill("Which ones end soon?")
-    with page.expect_navigation():
-        box.press("Enter")
+    ask(page, "count contracts where period is silent")
+    expect(page.locator("main")).to_contain_text("3 of 12 documents")
+    page.locator("summary", has_text="Quotes (3)").click()
+    expect(page.locator("main")).to_contain_text("notice period = not mentioned")
+    visit.look("ask-absent")
+    ask(page, "Which ones end soon?")
     expect(page.get_by_role("alert")).to_contain_text("This question needs a language model.")
