@@ -104,12 +104,10 @@ def write(settings: Settings) -> Iterator[Session]:
 @contextmanager
 def reading_context(settings: Settings) -> Iterator[ReadingContext]:
     """Open a context to read and to estimate with, which can also ask models."""
-    from chordwise.pipeline.models.model_client import Models, server_of  # noqa: PLC0415 - slow
-    from chordwise.pipeline.runtime.context import ReadingContext  # noqa: PLC0415 - slow
+    from chordwise.pipeline.runtime import context  # noqa: PLC0415 - slow
 
     with database(settings) as opened:
-        models = Models(settings, server_of(settings))
-        yield ReadingContext(settings=settings, database=opened, models=models)
+        yield context.reading_context(settings, opened)
 
 
 def require_external_database(settings: Settings) -> None:

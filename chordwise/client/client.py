@@ -14,8 +14,7 @@ from typing import Self, TypeAlias, Unpack
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from chordwise.client.connection import Connection
-from chordwise.client.run import Result, Run, analysis_types, member
+from chordwise.client.run import Connection, Result, Run, analysis_types, member
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.identifiers import nearest
 from chordwise.domain.json_values import JsonValue
@@ -40,12 +39,10 @@ from chordwise.pipeline.learning import certification, experiments, feedback
 from chordwise.pipeline.learning import refresh as refreshing
 from chordwise.pipeline.learning import scope as scopes
 from chordwise.pipeline.learning.refresh import RefreshArguments, Target
-from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.quoting import quote as quoting
-from chordwise.pipeline.quoting.tally import assumed_pages
 from chordwise.pipeline.runs import ask as asking
 from chordwise.pipeline.runs import user_sql
-from chordwise.pipeline.runtime.context import ReadingContext
+from chordwise.pipeline.runtime.context import ReadingContext, reading_context
 from chordwise.readers.discovery import FileList, absolute, discover, spellings
 from chordwise.readers.reader import Reader
 from chordwise.relations import review
@@ -151,8 +148,7 @@ class Client:
         _refuse_unknown(arguments, RunArguments.__annotations__)
         settings, files = self._connection.settings, discover(_listed(paths))
         run_options = requested(settings, options, arguments)
-        documents = quoting.read_all(settings, files, run_options.columns, assumed_pages(settings))
-        return quoting.estimate(self._reading(), documents, run_options)
+        return quoting.estimate_files(self._reading(), files, run_options)
 
     def run(self, name: str = "latest") -> Run:
         """Return a run by its name or id.
@@ -372,9 +368,8 @@ class Client:
         return asking.members(answer)
 
     def _reading(self) -> ReadingContext:
-        database = self._connection.database
-        settings = self._connection.settings  # after the start of the database
-        return ReadingContext(settings=settings, database=database, models=Models(settings))
+        database = self._connection.database  # starts an embedded one
+        return reading_context(self._connection.settings, database)
 
     def _scope(self, name: str | None, types: Sequence[AnalysisType | str]) -> scopes.Scope:
         settings = self._connection.settings

@@ -1,4 +1,4 @@
-"""A run in the client: its progress, its results, and feedback on them."""
+"""The connection of a client, and its runs: their progress and results, and feedback on them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
+from pathlib import Path
+from threading import RLock
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from pydantic import SecretStr
 from sqlalchemy import select
 
-from chordwise.client.connection import Connection
 from chordwise.domain import answer_tables
 from chordwise.domain.analysis_tasks import AnalysisType, analysis_type
 from chordwise.domain.identifiers import split_commas
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning.feedback_input import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
+from chordwise.embedded import stack
+from chordwise.embedded.home import Level
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.pipeline.exports.table import Column
 from chordwise.pipeline.intake.run_options import from_json
@@ -31,6 +35,8 @@ from chordwise.pipeline.jobs import run_control as control
 from chordwise.pipeline.learning import feedback
 from chordwise.pipeline.models.budgets import checked_cap
 from chordwise.pipeline.runs.user_sql import Row
+from chordwise.pipeline.runtime.context import Context
+from chordwise.pipeline.runtime.startup import open_context
 from chordwise.relations import accounts, progress
 from chordwise.relations import results as stored_results
 from chordwise.relations.progress import Pace, Progress
@@ -39,9 +45,12 @@ from chordwise.relations.results import FACTS, ResultSelection
 from chordwise.rendering.live import Display, display
 from chordwise.rendering.run_waits import RunWatch
 from chordwise.rendering.screen import Screen
+from chordwise.settings import Settings
 from chordwise.storage import answer_tables as stored_tables
-from chordwise.storage.database import driver
+from chordwise.storage.database import Database, driver, open_engine, require_compatible
 from chordwise.storage.jobs import Job
+from chordwise.storage.metadata import require_ready
+from chordwise.storage.postgresql import admitted
 from chordwise.storage.results import Result as ResultRow
 from chordwise.storage.runs import Run as StoredRun
 
@@ -51,11 +60,75 @@ if TYPE_CHECKING:
     import psycopg
     import pyarrow as pa
 
+_CONNECTIONS = 5
 _AT_ONCE = 200
 _LOOK_SECONDS = 0.5
 _OVERLAP_MS = 60_000
 """The time by which a result may be committed after results with greater ids."""
 _MS_BITS = 80
+
+
+class Connection:
+    """A connection that is opened on first use and can be shared by threads."""
+
+    def __init__(self, settings: Settings, config: Path | None = None) -> None:
+        self._given = self._settings = settings
+        self._config = config
+        self._database: Database | None = None
+        self._context: Context | None = None
+        self._turn = RLock()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, with the addresses of the embedded services once they are started."""
+        return self._settings
+
+    @property
+    def database(self) -> Database:
+        """The database; an embedded one is started first.
+
+        Raises:
+            ConfigurationError: The schema is not compatible with this version.
+            ServiceUnavailableError: The database cannot be reached.
+        """
+        with self._turn:
+            if self._database is None:
+                engine = open_engine(self.address, pool_size=_CONNECTIONS, name="chordwise client")
+                admitted(lambda: require_compatible(engine))
+                self._database = Database(engine)
+            return self._database
+
+    @property
+    def address(self) -> SecretStr:
+        """The address of the database; an embedded one is started first."""
+        with self._turn:
+            if self._settings.database_url is None:
+                self._reach(Level.DATABASE)
+            return self._settings.require_database_url()
+
+    @property
+    def context(self) -> Context:
+        """The context to submit work with; embedded services are started first."""
+        with self._turn:
+            if self._context is None:
+                admitted(lambda: require_ready(self.database.engine))
+                self._reach(Level.ALL)
+                self._context = open_context(self._settings, "client", _CONNECTIONS)
+            return self._context
+
+    def close(self) -> None:
+        """Close the connections; submitted work continues."""
+        with self._turn:
+            if self._context is not None:
+                self._context.leases.close()
+                self._context.database.close()
+                self._context = None
+            if self._database is not None:
+                self._database.close()
+                self._database = None
+
+    def _reach(self, level: Level) -> None:
+        self._settings = stack.ensure(self._given, level, config=self._config)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -18,6 +19,7 @@ from starlette.requests import Request
 from chordwise.domain.json_values import is_storable
 from chordwise.errors import UsageError
 
+Item = TypeVar("Item")
 Key: TypeAlias = tuple[str | int | float | None, ...]
 """The values of a row in the columns of the order, ending with a unique one."""
 PAGE_ROWS = 50
@@ -49,6 +51,22 @@ class Listing:
     def next_page(self, key: Key) -> str:
         """Return the address of the page after the row with this key."""
         return self._address(self.filters, self._order(), after=cursor_of(key))
+
+    def page_of(
+        self, rows: Sequence[Item], limit: int, key: Callable[[Item], Key]
+    ) -> tuple[Sequence[Item], str]:
+        """Return at most `limit` rows and, if there are more, the address of the following ones."""
+        page = rows[:limit]
+        return page, self.next_page(key(page[-1])) if len(rows) > limit else ""
+
+    @property
+    def after_id(self) -> uuid.UUID | None:
+        """The id after which the page of a list in the order of ids begins.
+
+        Raises:
+            UsageError: There is no such page.
+        """
+        return id_after(str(self.after[0])) if self.after else None
 
     def direction_of(self, column: str) -> str:
         """Return the value of `aria-sort` for a column."""
@@ -111,6 +129,18 @@ def key_of(cursor: str) -> Key:
     if len(key) != len(values):
         raise no_page()
     return key
+
+
+def id_after(written: str) -> uuid.UUID | None:
+    """Return the id after which a page begins; `None` without one.
+
+    Raises:
+        UsageError: It is not an id.
+    """
+    try:
+        return uuid.UUID(written) if written else None
+    except ValueError as error:
+        raise no_page() from error
 
 
 def no_page() -> UsageError:

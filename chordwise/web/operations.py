@@ -51,7 +51,7 @@ from chordwise.storage.jobs import Job
 from chordwise.storage.record import Record, new_id
 from chordwise.storage.runs import Run
 from chordwise.web import uploads
-from chordwise.web.lists import cursor_of, key_of, no_page
+from chordwise.web.lists import cursor_of, id_after, key_of
 from chordwise.web.pages.ask import answer_to
 from chordwise.web.site import Site
 
@@ -160,14 +160,6 @@ def _page(read: Sequence[Item], limit: int, key: Callable[[Item], object]) -> Ro
     return {"items": read[:limit], "next": str(key(read[limit - 1])) if more else None}
 
 
-def _id(after: str) -> uuid.UUID | None:
-    """Return the id after which a page begins, if there is one."""
-    try:
-        return uuid.UUID(after) if after else None
-    except ValueError as error:
-        raise no_page() from error
-
-
 @contextmanager
 def _existing() -> Iterator[None]:
     """Let an error say that what is named does not exist."""
@@ -185,7 +177,7 @@ def list_runs(
     caller: Caller, *, status: RunStatus | Literal[""] = "", after: After = "", limit: Limit = 50
 ) -> Row:
     """List the runs, the newest first, with their jobs by state."""
-    before = _id(after)
+    before = id_after(after)
     with caller.site.database.read() as session:
         read = accounts.newest(driver(session), limit + 1, before=before, status=status)
     return _page(read, limit, lambda account: account.run_id)
@@ -239,14 +231,12 @@ def submit(
 def quote(caller: Caller, *, paths: Paths = (), profile: Profile = "") -> Row:
     """Estimate the tokens and the cost of a submission; nothing is stored or sent to a model."""
     from chordwise.pipeline.quoting import quote as quoting  # noqa: PLC0415 - slow to import
-    from chordwise.pipeline.quoting.tally import assumed_pages  # noqa: PLC0415 - as above
 
     READING_AS.set(None)  # an estimate counts stored answers, and shows none
-    options, settings = _options(caller, paths, profile), caller.site.settings
+    options, context = _options(caller, paths, profile), caller.site.reading_context()
     with uploads.lent(caller.files) as copies:
         files = [*copies, *discover(options.paths)]
-        read = quoting.read_all(settings, files, options.columns, assumed_pages(settings))
-        return quoting.members(quoting.estimate(caller.site.reading_context(), read, options))
+        return quoting.members(quoting.estimate_files(context, files, options))
 
 
 def begin(
@@ -368,7 +358,7 @@ def list_rows(
             columns = ", ".join(of_documents.columns)
             raise UsageError(f"There is no filter “{min(unknown)}”.", f"Columns: {columns}.")
         values = {**filters, "trust": trust}
-        read = of_documents.read(connection, values, _BY_NAME, limit + 1, _id(after))
+        read = of_documents.read(connection, values, _BY_NAME, limit + 1, id_after(after))
         page = _page(read, limit, lambda row: row["document_id"])
         ids = [row["document_id"] for row in page["items"]]
         return {**page, "items": of_documents.rows(connection, ids)}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -13,7 +14,7 @@ from functools import partial
 from http import HTTPStatus
 from itertools import groupby
 from pathlib import Path
-from threading import Event, RLock
+from threading import BoundedSemaphore, Event, RLock
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -30,6 +31,7 @@ from chordwise.domain.money import dollars
 from chordwise.domain.number_formats import approximate, counted, money, score, share, span
 from chordwise.domain.people import Right
 from chordwise.domain.visible_text import visible
+from chordwise.errors import ServiceUnavailableError
 from chordwise.kinds import Kinds
 from chordwise.settings import Settings
 from chordwise.storage import audit_events, closed_profiles
@@ -113,11 +115,9 @@ class Site:
 
     def reading_context(self) -> ReadingContext:
         """Return a context for questions and estimates, which need no broker."""
-        from chordwise.pipeline.models.model_client import Models, server_of  # noqa: PLC0415 - slow
-        from chordwise.pipeline.runtime.context import ReadingContext  # noqa: PLC0415 - as above
+        from chordwise.pipeline.runtime import context  # noqa: PLC0415 - slow
 
-        models = Models(self.settings, server_of(self.settings))
-        return ReadingContext(settings=self.settings, database=self.database, models=models)
+        return context.reading_context(self.settings, self.database)
 
     def intakes(self) -> BackgroundIntakes:
         """Return the background intakes of the runs started and resumed in this process."""
@@ -211,6 +211,21 @@ def log_export(request: Request, subject: str) -> None:
     """Add an export of the user to the audit log."""
     with site_of(request).database.write() as session:
         audit_events.record(session, user_of(request), "exported", subject)
+
+
+@contextmanager
+def taking_a_place(places: BoundedSemaphore, refusal: str) -> Iterator[None]:
+    """Take one of the places for work that must leave threads for the other pages.
+
+    Raises:
+        ServiceUnavailableError: All places are taken, as the refusal says.
+    """
+    if not places.acquire(blocking=False):
+        raise ServiceUnavailableError(refusal, "Try again in a moment.")
+    try:
+        yield
+    finally:
+        places.release()
 
 
 def csrf_of(request: Request) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -13,9 +12,8 @@ import pytest
 from chordwise import Client, Profile
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ExitCode, ModelRequestError, UsageError
-from chordwise.pipeline.quoting.quote import cost_to_confirm
+from chordwise.pipeline.quoting import quote
 from chordwise.readers.discovery import FoundFile
-from chordwise.readers.reader import ReadDocument
 from chordwise.settings import Settings
 from tests.fakes.commands import output_of, type_in
 from tests.fakes.pipeline import AWAY, LONG, SCRIPTED, SHORT, a_pipeline, a_run, a_summary
@@ -30,30 +28,20 @@ def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHORDWISE_MODELS", json.dumps(models))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "said"),
-    [
-        (("--budget", "much"), ExitCode.USAGE, "--budget much is not an amount."),
-        (("--budget", "0"), ExitCode.USAGE, "0 is not a valid budget."),
-        (
-            ("--budget", "1", "--model", "openai/ours"),
-            ExitCode.CONFIGURATION,
-            "price is unknown for openai/ours",
-        ),
-    ],
-)
-@pytest.mark.parametrize("command", ["analyze", "submit"])
-def test_an_invalid_budget_is_refused_before_anything_begins(
-    arguments: tuple[str, ...], command: str, code: ExitCode, said: str, tmp_path: Path
-) -> None:
+def test_an_invalid_budget_is_refused_before_anything_begins(tmp_path: Path) -> None:
     """No run is created and no service is called; the hint says what to do."""
     (tmp_path / "letter.txt").write_text(SHORT)
+    unpriced = ("1", "--model", "openai/ours")
 
-    error = output_of(command, "letter.txt", *arguments, code=code).err
-
-    assert said in error
-    assert "Hint:" in error
-    assert "Run " not in error
+    for budget, code, said in (
+        (("much",), ExitCode.USAGE, "--budget much is not an amount."),
+        (("0",), ExitCode.USAGE, "0 is not a valid budget."),
+        (unpriced, ExitCode.CONFIGURATION, "price is unknown for openai/ours"),
+    ):
+        error = output_of("submit", "letter.txt", "--budget", *budget, code=code).err
+        assert said in error
+        assert "Hint:" in error
+        assert "Run " not in error
 
 
 @pytest.fixture
@@ -90,34 +78,29 @@ def test_an_expensive_run_without_a_budget_needs_a_confirmation(
     assert runs_of(settings) == 4
 
 
-@pytest.mark.parametrize(("reply", "count"), [("y", 1), ("n", 0), ("", 0)])
 def test_an_expensive_run_is_confirmed_on_a_terminal(
-    settings: Settings,
-    expensive: tuple[str, ...],
-    monkeypatch: pytest.MonkeyPatch,
-    reply: str,
-    count: int,
+    settings: Settings, expensive: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    type_in(monkeypatch, reply)
+    for reply, count in (("n", 0), ("", 0), ("y", 1)):
+        type_in(monkeypatch, reply)
 
-    shown = output_of(*expensive).err
+        shown = output_of(*expensive).err
 
-    assert "Submit the run? [y/N]" in shown
-    assert ("Nothing was submitted" in shown) is (count == 0)
-    assert runs_of(settings) == count
+        assert "Submit the run? [y/N]" in shown
+        assert ("Nothing was submitted" in shown) is (count == 0)
+        assert runs_of(settings) == count
 
 
-def test_files_of_a_cheap_run_are_not_read_for_its_cost(settings: Settings, tmp_path: Path) -> None:
+def test_files_of_a_cheap_run_are_not_read_for_its_cost(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither are those of a model that costs nothing, whatever their size."""
     (tmp_path / "letter.txt").write_text(LONG)
     context = a_pipeline(settings).context
     files = [FoundFile(source="letter.txt", path=tmp_path / "letter.txt")]
+    monkeypatch.setattr(quote, "Reader", lambda _: pytest.fail("a file is read"))
 
-    assert cost_to_confirm(context, a_run(), files, a_trap()) is None
-
-
-def a_trap() -> Iterator[ReadDocument]:
-    yield pytest.fail("a file was read")
+    assert quote.too_expensive(context, a_run(), files) == ""
 
 
 def test_a_run_shows_its_budget(settings: Settings) -> None:

@@ -18,8 +18,7 @@ from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs.run_control import retry
 from chordwise.pipeline.learning.evaluation import evaluate
-from chordwise.pipeline.runs.reconstruction import Reconstruction
-from chordwise.relations.explanation import explain
+from chordwise.pipeline.runs.explanation import Reconstruction, explain
 from chordwise.relations.jobs import find
 from chordwise.settings import Settings
 from chordwise.storage import pruning
@@ -242,7 +241,7 @@ def test_an_explanation_names_the_examples(pipeline: Pipeline) -> None:
     assert "Example in the prompt: boat, version 1, 1 remark" in printed
     with pipeline.context.database.read() as session:
         explained = explain(session, find(driver(session), str(job.id)))
-        questions = Reconstruction.of(driver(session), pipeline.context.settings, explained)
+        questions = Reconstruction(driver(session), pipeline.context.settings, explained)
         prompt = questions.about_chunk(0)["prompt"]
     assert [example["source"] for example in explained["examples"]] == ["boat"]
     assert prompt.user == pipeline.model.requests[-1].user

@@ -21,7 +21,6 @@ from chordwise.pipeline.intake import document_batches, submit
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.schedules import occurrences
 from chordwise.pipeline.schedules.occurrences import MAX_ATTEMPTS
-from chordwise.relations.schedules import OCCURRENCES
 from chordwise.settings import Profile, ScheduleSettings, Settings
 from chordwise.storage import schedules
 from chordwise.storage.database import driver
@@ -204,7 +203,7 @@ def test_stored_schedules_outlive_the_configuration(settings: Settings, folder: 
         ("theirs", False),
     ]
     with database.read() as session:
-        rows = OCCURRENCES.read(driver(session), {"schedule": "theirs"})
+        rows = occurrences.OCCURRENCES.read(driver(session), {"schedule": "theirs"})
         assert [row["trigger"] for row in rows] == ["command"]
 
 

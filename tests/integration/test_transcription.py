@@ -23,9 +23,10 @@ from chordwise.pipeline.analyzer import AnalysisRequest, DocumentAnalyzer
 from chordwise.pipeline.intake import found_files
 from chordwise.pipeline.intake.found_files import FileSource
 from chordwise.pipeline.intake.submit import Resume, Submission, open_run
+from chordwise.pipeline.runs import explanation
 from chordwise.readers.discovery import discover
 from chordwise.readers.reader import Reader
-from chordwise.relations import explanation, jobs, progress
+from chordwise.relations import jobs, progress
 from chordwise.settings import ModelSettings, ReaderSettings, Settings
 from chordwise.storage.database import driver
 from tests.fakes.commands import output_of, point_to

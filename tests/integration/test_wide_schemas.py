@@ -20,7 +20,6 @@ from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.quoting import quote
 from chordwise.pipeline.quoting.quote import QuotedLine
 from chordwise.pipeline.quoting.tally import UnaskedModel
-from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.reader import ReadDocument
 from chordwise.settings import Settings
 from tests.fakes import wide_schemas as wide
@@ -53,11 +52,7 @@ def is_within(value: object, interval: Interval) -> bool:
 
 
 def quoted(pipeline: Pipeline, document: ReadDocument) -> QuotedLine:
-    context = pipeline.context
-    quoter = ReadingContext(
-        settings=context.settings, database=context.database, models=context.models
-    )
-    (line,) = quote.estimate(quoter, [document], run_options()).lines
+    (line,) = quote.estimate(pipeline.context, [document], run_options()).lines
     return line
 
 

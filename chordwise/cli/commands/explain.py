@@ -18,8 +18,8 @@ from chordwise.domain.analysis import headline
 from chordwise.domain.money import dollars
 from chordwise.domain.number_formats import counted, money, score
 from chordwise.domain.states import CritiqueOutcome
-from chordwise.pipeline.runs.reconstruction import Reconstruction
-from chordwise.relations import explanation, jobs
+from chordwise.pipeline.runs import explanation
+from chordwise.relations import jobs
 from chordwise.relations import results as stored_results
 from chordwise.relations.relation import Row
 from chordwise.rendering import results as rendered_results
@@ -57,7 +57,7 @@ def explain(
         connection = driver(session)
         job = explanation.explain(session, jobs.find(connection, name))
         states = stored_results.states(connection, [job["job_id"]])
-        questions = Reconstruction.of(connection, settings, job)
+        questions = explanation.Reconstruction(connection, settings, job)
         shown = slice(chunk - 1, chunk) if chunk else slice(_MAX_CHUNKS * full)
         positions = range(len(job["chunks"]))[slice(None) if as_json else shown]
         chunks = [questions.about_chunk(position) for position in positions]

@@ -12,7 +12,7 @@ from chordwise.cli.options import AsJson, Force, Out
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import DeliveryEvent
 from chordwise.pipeline.exports import writers
-from chordwise.web import report as pages
+from chordwise.web.pages import insight as page
 
 
 def insight(
@@ -20,8 +20,8 @@ def insight(
     out: Out,
     *,
     days: Annotated[
-        int, typer.Option(min=1, max=pages.MAX_DAYS, help="The number of days to show.")
-    ] = pages.DEFAULT_DAYS,
+        int, typer.Option(min=1, max=page.MAX_DAYS, help="The number of days to show.")
+    ] = page.DEFAULT_DAYS,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -31,7 +31,7 @@ def insight(
     """
     writers.check(out, overwrite=force)
     with access.read(access.reach(invocation)) as session:
-        html, totals = pages.page(session, days)
+        html, totals = page.report(session, days)
     with writers.new_file(out, overwrite=force) as sink:
         sink.write(html.encode())
     summary: JsonObject = {"file": str(out.absolute()), "totals": totals}

@@ -30,9 +30,7 @@ from chordwise.pipeline.quoting.quote import (
     amount,
     ask_sample,
     expected_cost,
-    read_all,
 )
-from chordwise.pipeline.quoting.tally import assumed_pages
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.discovery import STDIN, discover
 from chordwise.rendering import layouts
@@ -61,9 +59,9 @@ def quote(
     chordwise quote reports/ -t summary -t extraction --sample 10
     """
     run_options = requested(invocation.settings(), options, arguments)
-    files, reached = discover(paths), access.reach(invocation)
-    with access.reading_context(reached) as quoter:
-        documents = read_all(reached, files, run_options.columns, assumed_pages(reached))
+    files = discover(paths)
+    with access.reading_context(access.reach(invocation)) as quoter:
+        documents = quoting.read_for(quoter, files, run_options)
         tally = quoting.gather(quoter, documents, run_options, sample)
         estimate = quoting.priced(quoter, tally)
         if sample and estimate.lines:
@@ -101,9 +99,7 @@ def announce(
     if STDIN in paths:
         screen.note("The cost of standard input cannot be estimated in advance.")
         return
-    settings = context.settings
-    documents = read_all(settings, discover(paths), options.columns, assumed_pages(settings))
-    estimate = quoting.estimate(context, documents, options)
+    estimate = quoting.estimate_files(context, discover(paths), options)
     if estimate.lines:
         screen.info_renderables(_table(estimate, are_all_shown=False))
     for sentence in sentences(estimate, budget_usd):

@@ -22,8 +22,8 @@ from chordwise.embedded.home import Level
 from chordwise.errors import UsageError
 from chordwise.pipeline.diagnosis.outcome import CheckStatus
 from chordwise.pipeline.schedules import occurrences
+from chordwise.pipeline.schedules.occurrences import OCCURRENCES, SCHEDULES
 from chordwise.relations.relation import Row
-from chordwise.relations.schedules import OCCURRENCES, SCHEDULES
 from chordwise.rendering import layouts
 from chordwise.rendering.plain_text import one_line
 from chordwise.settings import ScheduleSettings

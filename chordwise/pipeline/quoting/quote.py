@@ -74,6 +74,17 @@ def estimate(
     return priced(context, gather(context, documents, options))
 
 
+def estimate_files(
+    context: ReadingContext, files: Iterable[FoundFile], options: RunOptions
+) -> Quote:
+    """Return the quote for a run over these files.
+
+    Raises:
+        ConfigurationError: The model is unknown, or its context is too small for any text.
+    """
+    return estimate(context, read_for(context, files, options), options)
+
+
 def gather(
     context: ReadingContext,
     documents: Iterable[ReadDocument | UnreadDocument],
@@ -108,16 +119,11 @@ def priced(context: ReadingContext, tally: Tally) -> Quote:
     )
 
 
-def cost_to_confirm(
-    context: ReadingContext,
-    options: RunOptions,
-    files: Iterable[FoundFile],
-    read: Iterable[ReadDocument | UnreadDocument],
-) -> Cost | None:
-    """Return the expected cost of a run if it is so high that a person has to confirm it.
+def too_expensive(context: ReadingContext, options: RunOptions, files: Iterable[FoundFile]) -> str:
+    """Return why a person has to confirm the expected cost of a run; empty if no one has to.
 
-    That is not the case if a budget limits it. The found files are only `read` if they are large
-    enough for such a cost; standard input cannot be read twice.
+    No one has to if a budget limits it. The files are only read if they are large enough for such
+    a cost; standard input cannot be read twice.
 
     Raises:
         ConfigurationError: The model is unknown, or its context is too small for any text.
@@ -125,15 +131,18 @@ def cost_to_confirm(
     budget = context.settings.budget
     capped = options.budget_usd or budget.usd_per_run or budget.usd_per_day
     if capped or any(file.path is None for file in files):
-        return None
+        return ""
     size = 0
     for file in files:
         with suppress(OSError):
             size += (file.status or file.path.stat()).st_size if file.path else 0
     if size * _most_usd_per_byte(context.settings, options) <= budget.confirm_usd:
-        return None
-    total = estimate(context, read, options).total
-    return total if total is not None and total.typical > budget.confirm_usd else None
+        return ""
+    total = estimate_files(context, files, options).total
+    if total is None or total.typical <= budget.confirm_usd:
+        return ""
+    limit = dollars(budget.confirm_usd)
+    return f"Expected cost: {amount(total)}, above budget.confirm_usd ({limit})."
 
 
 # A byte of a compressed file may be several tokens of text, which prompts, votes and syntheses
@@ -418,6 +427,14 @@ def ask_sample(context: ReadingContext, tally: Tally, *, fresh: bool) -> None:
             kind.observed.append(tokens.estimate(completion.text) if known is None else known)
 
 
+def read_for(
+    context: ReadingContext, files: Iterable[FoundFile], options: RunOptions
+) -> Iterator[ReadDocument | UnreadDocument]:
+    """Read each file as a run would; pages that a model would transcribe get typical texts."""
+    settings = context.settings
+    return read_all(settings, files, options.columns, assumed_pages(settings))
+
+
 def read_all(
     settings: Settings,
     files: Iterable[FoundFile],
@@ -429,19 +446,6 @@ def read_all(
         source = FileSource(reader, sys.stdin.buffer)
         for file in files:
             yield from source.read(file, columns, transcriber=transcriber)
-
-
-def too_expensive(context: ReadingContext, options: RunOptions, files: Iterable[FoundFile]) -> str:
-    """Return why a person has to confirm a run's cost; empty if no one has to.
-
-    Raises:
-        ConfigurationError: The model cannot be used as configured.
-    """
-    settings = context.settings
-    read = read_all(settings, files, options.columns, assumed_pages(settings))
-    cost = cost_to_confirm(context, options, files, read)
-    limit = dollars(settings.budget.confirm_usd)
-    return f"Expected cost: {amount(cost)}, above budget.confirm_usd ({limit})." if cost else ""
 
 
 def members(estimate: Quote) -> dict[str, object]:

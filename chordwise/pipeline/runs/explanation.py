@@ -1,12 +1,16 @@
-"""The questions of a job as they were asked: prompts rendered again, completions from the cache."""
+"""The account of a job, and its questions as they were asked.
+
+Prompts are rendered again, and completions are read from the cache.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from psycopg import Connection
+from sqlalchemy.orm import Session
 
 from chordwise.domain import grounding, json_values, validation
 from chordwise.domain.analysis import analysis_for
@@ -16,6 +20,7 @@ from chordwise.domain.analysis_tasks import (
     Stage,
     examples_from,
     options_from,
+    question_of,
 )
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
@@ -29,9 +34,78 @@ from chordwise.pipeline.asking.merge import Synthesizer
 from chordwise.pipeline.asking.question import about_part, parts_of, request_for
 from chordwise.pipeline.models.model_client import Models
 from chordwise.prompts import library
+from chordwise.relations.jobs import JOBS, MAX_NAMED
 from chordwise.relations.relation import Row, rows
+from chordwise.relations.results import ABSENCES, CONTRADICTIONS, FACTS, RESULTS
 from chordwise.settings import Settings
+from chordwise.storage import feedback as stored_feedback
 from chordwise.storage.chunks import COLUMNS, EndedChunk, answer_of
+from chordwise.storage.database import driver
+
+# A call of the run with the source of the document transcribed its pages.
+_SECTIONS = {
+    "document": """
+        SELECT id, source, title, media_type, character_count, flags, created_at
+        FROM documents WHERE id = %(document_id)s""",
+    "result": f"{RESULTS.query} WHERE r.job_id = %(job_id)s",
+    "chunks": "SELECT * FROM chunks WHERE job_id = %(job_id)s ORDER BY position",
+    "calls": """
+        SELECT calls.*, chunks.position AS chunk, coalesce(
+            calls.error_message, CASE WHEN calls.valid THEN 'valid' ELSE 'not valid' END
+        ) AS outcome
+        FROM model_calls AS calls
+        LEFT JOIN chunks ON chunks.id = calls.chunk_id
+        WHERE calls.job_id = %(job_id)s
+            OR (calls.run_id = %(run_id)s AND calls.source = %(source)s)
+        ORDER BY calls.id""",
+    "facts": f"{FACTS.query} WHERE f.job_id = %(job_id)s ORDER BY f.verdict IS NULL, f.id",
+    "contradictions": CONTRADICTIONS,
+    "absences": ABSENCES,
+    "remarks": """
+        SELECT * FROM feedback WHERE id = ANY(%(remark_ids)s) ORDER BY created_at DESC, id DESC""",
+    "examples": """
+        SELECT e.*, d.source
+        FROM jobs AS j
+        CROSS JOIN jsonb_array_elements_text(j.examples) WITH ORDINALITY AS shown (id, position)
+        INNER JOIN learned_examples AS e ON e.id = shown.id::uuid
+        INNER JOIN documents AS d ON d.id = e.document_id
+        WHERE j.id = %(job_id)s
+        ORDER BY shown.position""",
+    "jobs": JOBS.statement({"document_id": True}, limit=MAX_NAMED),
+}
+
+
+def explain(session: Session, job: Row) -> Row:
+    """Return a row of `JOBS` with its document, its result, if any, and all rows about it.
+
+    Facts with a verdict come first, feedback and jobs newest first. A job that reused an answer has
+    neither chunks nor calls; the job `reused_from` has them. `revised` are the paths that a
+    revision changed; they are known only for a document of one chunk without corrections.
+    """
+    feedback = stored_feedback.of_documents(session, [job["document_id"]])
+    kind, question = AnalysisType(job["analysis_type"]), question_of(job["options"])
+    remark_ids = [remark.id for remark in stored_feedback.applicable(feedback, kind, question)]
+    values = {**job, "remark_ids": remark_ids, "field": None}
+    sections = {name: rows(driver(session), query, values) for name, query in _SECTIONS.items()}
+    costs = [call["cost_usd"] for call in sections["calls"]]
+    result = next(iter(sections["result"]), None)
+    return {
+        **job,
+        **sections,
+        "document": sections["document"][0],
+        "result": result,
+        "revised": _revised(sections["chunks"], result),
+        "cost_usd": sum(usd for usd in costs if usd is not None),
+        "unpriced_calls": costs.count(None),
+    }
+
+
+def _revised(chunks: list[Row], result: Row | None) -> list[str]:
+    if result is None or result["corrected"] or len(chunks) != 1 or not chunks[0]["answer"]:
+        return []
+    is_revised = (result["critique"] or {}).get("outcome") == CritiqueOutcome.REVISED
+    return grounding.differences(chunks[0]["answer"], result["output"]) if is_revised else []
+
 
 _TEXT = "SELECT text FROM documents WHERE id = %(document_id)s"
 _ANSWER = "SELECT output, critique FROM results WHERE job_id = %(job_id)s"
@@ -43,9 +117,8 @@ _COMPLETION = """
 _OF_VIOLATION = ("principle", "path", "problem")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Reconstruction:
-    """Asks the questions of an explained job again, without a model.
+    """Asks the questions of a job again, as `explain` returns it, without a model.
 
     A question is a row with `stage`, `prompt`, `completion`, `samples` and `changes`. `prompt` is
     `None` if its template or its model is unknown here, and a completion if it is not in the cache;
@@ -54,17 +127,12 @@ class Reconstruction:
     completion: repaired JSON, corrected quotes, removed values.
     """
 
-    connection: Connection
-    settings: Settings
-    job: Row
-    task: AnalysisTask
-    text: str
-    model: ChatModel | None
-
-    @classmethod
-    def of(cls, connection: Connection, settings: Settings, job: Row) -> Reconstruction:
-        """Read what the questions of a job, as `explanation.explain` returns it, consist of."""
-        task = AnalysisTask(
+    def __init__(self, connection: Connection, settings: Settings, job: Row) -> None:
+        """Read what the questions consist of."""
+        self._connection = connection
+        self._settings = settings
+        self.job = job
+        self._task = AnalysisTask(
             analysis_type=AnalysisType(job["analysis_type"]),
             stage=Stage.ANALYZE,
             options=options_from(job["options"]),
@@ -79,24 +147,17 @@ class Reconstruction:
             ),
         )
         (document,) = rows(connection, _TEXT, job)
-        model = None
+        self._text: str = document["text"]
+        self._model: ChatModel | None = None
         with suppress(ChordwiseError):
-            model = Models(settings).open(job["model"])
-        return cls(
-            connection=connection,
-            settings=settings,
-            job=job,
-            task=task,
-            text=document["text"],
-            model=model,
-        )
+            self._model = Models(settings).open(job["model"])
 
     def about_chunk(self, position: int) -> Row:
         """Return a chunk with the question about it."""
         chunk = self.job["chunks"][position]
-        task, _ = about_part(self.task, Source(self.text), chunk["start_char"], chunk["end_char"])
+        task, _ = about_part(self._task, Source(self._text), chunk["start_char"], chunk["end_char"])
         question = self._question(task, chunk["prompt_version"])
-        parts = parts_of(self.model, task) if self.model else [task]
+        parts = parts_of(self._model, task) if self._model else [task]
         completion = question["completion"] if len(parts) == 1 else None
         changes = _changes(task.analysis_type, completion, chunk["answer"])
         return {**chunk, **question, "changes": changes}
@@ -108,9 +169,9 @@ class Reconstruction:
         known if its draft is: the answer that was kept, or, if it was revised, the answer of the
         only chunk.
         """
-        if self.model is None:
+        if self._model is None:
             return []
-        document = Question(model=self.model, task=self.task, source=Source(self.text))
+        document = Question(model=self._model, task=self._task, source=Source(self._text))
         versions = {call["stage"]: call["prompt_version"] for call in self.job["calls"]}
         tasks: list[AnalysisTask] = []
         with suppress(ChordwiseError):
@@ -128,7 +189,7 @@ class Reconstruction:
         answers = [answer_of(chunk) for chunk in chunks]
         joining = synthesizer.first_questions(answers)
         yield from (question.task for question in joining)
-        results = rows(self.connection, _ANSWER, self.job)
+        results = rows(self._connection, _ANSWER, self.job)
         if not results or not results[0]["critique"] or len(joining) > 1:
             return
         output, critique = results[0]["output"], results[0]["critique"]
@@ -154,9 +215,9 @@ class Reconstruction:
         completions: list[str | None] = [None]
         template = library.with_version(version or library.template_for(task).version, task)
         with suppress(ChordwiseError):
-            if template is not None and self.model is not None:
-                parts = parts_of(self.model, task)
-                requests = [request_for(self.model, part, template) for part in parts]
+            if template is not None and self._model is not None:
+                parts = parts_of(self._model, task)
+                requests = [request_for(self._model, part, template) for part in parts]
                 system = "\n\n".join(request.system for request in requests)
                 prompt = Prompt(system=system, user=requests[0].user)
                 votes = 1 if task.draft else task.options.votes
@@ -172,10 +233,10 @@ class Reconstruction:
 
     def _completion(self, request: CompletionRequest, sample: int) -> str | None:
         request = replace(request, task=replace(request.task, sample=sample))
-        names = self.settings.selected_names(self.job["model"])
-        models = (self.settings.model_named(name) for name in names)
+        names = self._settings.selected_names(self.job["model"])
+        models = (self._settings.model_named(name) for name in names)
         keys = [key_of(request, answer_settings(model)) for model in models]
-        cached = rows(self.connection, _COMPLETION, {"keys": keys})
+        cached = rows(self._connection, _COMPLETION, {"keys": keys})
         return cached[0]["text"] if cached else None
 
 

@@ -9,7 +9,6 @@ transaction.
 from __future__ import annotations
 
 import difflib
-import itertools
 import re
 import secrets
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -26,6 +25,8 @@ from pydantic import SecretStr
 from chordwise.domain.identifiers import nearest
 from chordwise.domain.people import KEY_SETTING, OPERATOR, READING_AS
 from chordwise.errors import ConfigurationError, ServiceUnavailableError, UsageError
+from chordwise.relations.relation import Row as DictRow
+from chordwise.relations.relation import rows
 from chordwise.storage.postgresql import (
     VALUE_SETTINGS,
     BoundedConnection,
@@ -383,46 +384,31 @@ def readable_names(connection: Connection) -> list[str]:
     return names
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Readable:
-    """A view or a table that readers may query, with its columns and their types, in order."""
-
-    name: str
-    is_view: bool
-    columns: Sequence[tuple[str, str]]
-
-
-def readable(database_url: SecretStr) -> Sequence[Readable]:
-    """Log in as the reader; return what it may query: tables of answers, views, then tables.
-
-    Raises:
-        ConfigurationError: The role is missing, or cannot log in.
-    """
-    with reader(database_url) as connection:
-        rows = connection.execute(_READABLE_COLUMNS).fetchall()
-    return [
-        Readable(
-            name=str(name),
-            is_view=bool(is_view),
-            columns=[(str(row[2]), str(row[3])) for row in of_name],
-        )
-        for (name, is_view), of_name in itertools.groupby(rows, key=lambda row: (row[0], row[1]))
-    ]
-
-
 _READABLE_COLUMNS = """
 SELECT
     CASE n.nspname WHEN 'public' THEN '' ELSE n.nspname || '.' END || c.relname AS name,
     c.relkind = 'v' AS is_view,
-    a.attname,
-    format_type(a.atttypid, a.atttypmod)
+    array_agg(ARRAY[a.attname, format_type(a.atttypid, a.atttypmod)] ORDER BY a.attnum) AS columns
 FROM pg_class AS c
 INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace
 INNER JOIN pg_attribute AS a ON a.attrelid = c.oid
 WHERE n.nspname IN ('public', 'answers') AND c.relkind IN ('r', 'v')
     AND a.attnum > 0 AND NOT a.attisdropped AND has_column_privilege(c.oid, a.attnum, 'SELECT')
-ORDER BY n.nspname, c.relkind DESC, c.relname, a.attnum
+GROUP BY n.nspname, c.oid
+ORDER BY n.nspname, c.relkind DESC, c.relname
 """
+
+
+def readable(database_url: SecretStr) -> list[DictRow]:
+    """Log in as the reader; return what it may query: tables of answers, views, then tables.
+
+    Each has a `name`, whether it `is_view`, and its `columns` with their types, in order.
+
+    Raises:
+        ConfigurationError: The role is missing, or cannot log in.
+    """
+    with reader(database_url) as connection:
+        return rows(connection, _READABLE_COLUMNS)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import LeaseLostError
 from chordwise.pipeline.models.ledger import Ledger, completion_store
-from chordwise.pipeline.models.model_client import Models
+from chordwise.pipeline.models.model_client import Models, server_of
 from chordwise.pipeline.runtime.leases import LeaseKeeper
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, SYNTHESIZE, Messenger
 from chordwise.settings import Settings
@@ -55,6 +55,12 @@ class ReadingContext:
             is_limited=self.settings.budget.usd_per_day is not None,
             completions=None if fresh else completion_store(self.settings, self.database),
         )
+
+
+def reading_context(settings: Settings, database: Database) -> ReadingContext:
+    """Return a context for questions and estimates, which needs no broker."""
+    models = Models(settings, server_of(settings))
+    return ReadingContext(settings=settings, database=database, models=models)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,8 +31,7 @@ from chordwise.errors import (
     UsageError,
 )
 from chordwise.pipeline.runtime.context import DATABASE_TIMEOUT, Context, Occurrence
-from chordwise.relations.relation import Row
-from chordwise.relations.schedules import SCHEDULES
+from chordwise.relations.relation import Relation, Row
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.settings.schedules import CatchUp, reason
 from chordwise.storage import clock, leases, schedules
@@ -42,6 +41,22 @@ from chordwise.storage.runs import Run
 from chordwise.storage.schedules import End, Schedule, ScheduleOrigin, ScheduleRun, Trigger
 
 log = structlog.get_logger(__name__)
+SCHEDULES = Relation(
+    query="""SELECT name, run, cron, time_zone, next_due_at, origin, folder, catch_up,
+    expires_after_hours
+FROM schedules""",
+    filters={"enabled": "enabled = %(enabled)s"},
+    order="name",
+)
+OCCURRENCES = Relation(
+    query="""SELECT
+    schedule, run, due_at, trigger, status,
+    ARRAY(SELECT r.name FROM runs AS r WHERE r.schedule_run_id = o.id ORDER BY r.id) AS runs,
+    outcome, error_code, error_message, hint, started_at, finished_at
+FROM schedule_runs AS o""",
+    filters={"schedule": "schedule = %(schedule)s"},
+    order="due_at DESC",
+)
 Clock: TypeAlias = Callable[[Session], datetime]
 """Returns the current time; by default that of the database."""
 ON_TIME = timedelta(minutes=10)

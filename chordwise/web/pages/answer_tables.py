@@ -18,7 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from chordwise.domain.answer_tables import AnswerColumn
-from chordwise.errors import ServiceUnavailableError, UsageError
+from chordwise.errors import UsageError
 from chordwise.relations import review
 from chordwise.relations.answer_tables import MAX_LIST_ROWS, NUMBERS, DocumentTable, is_limited
 from chordwise.relations.relation import Row
@@ -27,12 +27,18 @@ from chordwise.storage.answer_tables import SCHEMA
 from chordwise.storage.database import driver
 from chordwise.web.lists import Listing, listing_of, no_page
 from chordwise.web.pages.review import id_of, last_decision, name_of
-from chordwise.web.site import SitePage, fragment, log_export, render, site_of
+from chordwise.web.site import (
+    SitePage,
+    fragment,
+    log_export,
+    render,
+    site_of,
+    taking_a_place,
+)
 
 _PAGE_ROWS = 100
 _PART_BYTES = 65_536
 _XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
-# They must leave threads for the other pages.
 _WORKBOOKS = BoundedSemaphore(2)
 _OFFSET = re.compile(r"[0-9]{1,9}")
 STATES = {
@@ -77,14 +83,9 @@ def _workbook(request: Request) -> Response:
     site = site_of(request)
     with site.database.read() as session:
         stored = _stored(request, session).stored
-    if not _WORKBOOKS.acquire(blocking=False):
-        what = "Other workbooks are being written."
-        raise ServiceUnavailableError(what, "Try again in a moment.")
-    sink = TemporaryFile()  # noqa: SIM115 - closed after the last part
-    try:
+    with taking_a_place(_WORKBOOKS, "Other workbooks are being written."):
+        sink = TemporaryFile()  # noqa: SIM115 - closed after the last part
         answer_workbook.write(sink, site.settings, stored, raw=False, all_columns=False)
-    finally:
-        _WORKBOOKS.release()
     sink.seek(0)
     log_export(request, f"{SCHEMA}.{stored.name}")
     headers = {"Content-Disposition": f'attachment; filename="{stored.name}.xlsx"'}

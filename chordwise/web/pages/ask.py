@@ -14,13 +14,12 @@ from chordwise.domain.people import Right
 from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.relations import counts
 from chordwise.storage.answer_tables import SCHEMA
-from chordwise.web.site import Site, SitePage, render, site_of, text_in
+from chordwise.web.site import Site, SitePage, render, site_of, taking_a_place, text_in
 
 if TYPE_CHECKING:
     from chordwise.pipeline.runs.ask import Asked
 
 _MAX_QUOTES = 100
-# They must leave threads for the other pages.
 _QUESTIONS = BoundedSemaphore(4)
 
 
@@ -33,12 +32,8 @@ def answer_to(site: Site, question: str, table: str) -> Asked:
     """
     from chordwise.pipeline.runs import ask  # noqa: PLC0415 - it loads the providers
 
-    if not _QUESTIONS.acquire(blocking=False):
-        raise ServiceUnavailableError("Too many questions are asked.", "Try again in a moment.")
-    try:
+    with taking_a_place(_QUESTIONS, "Too many questions are asked."):
         return ask.ask(site.reading_context(), question, table, max_quotes=_MAX_QUOTES)
-    finally:
-        _QUESTIONS.release()
 
 
 def _ask(request: Request) -> Response:

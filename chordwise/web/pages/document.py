@@ -23,10 +23,10 @@ from chordwise.domain.people import READING_AS
 from chordwise.domain.places import Place, PlaceKind
 from chordwise.domain.states import FAILED_CHUNKS
 from chordwise.errors import ReadError, UsageError
-from chordwise.pipeline.runs import page_pictures
+from chordwise.pipeline.runs import explanation, page_pictures
+from chordwise.pipeline.runs.explanation import Reconstruction
 from chordwise.pipeline.runs.page_pictures import Named
-from chordwise.pipeline.runs.reconstruction import Reconstruction
-from chordwise.relations import explanation, jobs
+from chordwise.relations import jobs
 from chordwise.relations.jobs import JOBS, NEWEST_ANSWER
 from chordwise.relations.relation import Row, rows
 from chordwise.storage import documents
@@ -336,7 +336,7 @@ def _steps(request: Request) -> Response:
 def _questions(session: Session, request: Request) -> Reconstruction:
     job = jobs.find(driver(session), str(request.path_params["job_id"]))
     account = explanation.explain(session, job)
-    return Reconstruction.of(driver(session), site_of(request).settings, account)
+    return Reconstruction(driver(session), site_of(request).settings, account)
 
 
 @contextmanager

@@ -54,10 +54,9 @@ def _results(request: Request) -> Response:
         )
         count = stored_results.count_listed(connection, values, limit + 1)
         choices = stored_results.choices(connection)
-    page = results[:PAGE_ROWS]
-    more = ""
-    if len(results) > PAGE_ROWS:
-        more = listing.next_page((page[-1]["confidence"], str(page[-1]["result_id"])))
+    page, more = listing.page_of(
+        results, PAGE_ROWS, lambda row: (row["confidence"], str(row["result_id"]))
+    )
     return render(
         request,
         "results.html",

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import AsyncIterator
 from decimal import Decimal, InvalidOperation
 
 from sqlalchemy.orm import Session
@@ -27,14 +25,14 @@ from chordwise.relations import accounts, progress
 from chordwise.relations.accounts import CAPS, COSTS, NOTICES, RUNS, Account
 from chordwise.relations.jobs import jobs_of_run
 from chordwise.relations.judgments import IN_FORCE
-from chordwise.relations.progress import Pace, Progress
+from chordwise.relations.progress import Pace
 from chordwise.relations.relation import Row
 from chordwise.settings import Profile
 from chordwise.storage import runs as stored_runs
 from chordwise.storage.answer_tables import AnswerTable
 from chordwise.storage.database import driver
 from chordwise.storage.runs import Run
-from chordwise.web.lists import PAGE_ROWS, Listing, listing_of, no_page
+from chordwise.web.lists import PAGE_ROWS, listing_of
 from chordwise.web.operations import begin
 from chordwise.web.site import SitePage, form_of, fragment, redirect, render, site_of, text_in
 
@@ -46,9 +44,9 @@ def _runs(request: Request) -> Response:
     listing = listing_of(request, _FILTERS)
     status = listing.filters.get("status", "")
     with site_of(request).database.read() as session:
-        runs = accounts.newest(driver(session), PAGE_ROWS + 1, before=_last(listing), status=status)
-    page = runs[:PAGE_ROWS]
-    more = listing.next_page((str(page[-1].run_id),)) if len(runs) > PAGE_ROWS else ""
+        connection, before = driver(session), listing.after_id
+        runs = accounts.newest(connection, PAGE_ROWS + 1, before=before, status=status)
+    page, more = listing.page_of(runs, PAGE_ROWS, lambda account: (str(account.run_id),))
     return render(
         request,
         "runs.html",
@@ -67,7 +65,7 @@ def _costs(request: Request) -> Response:
     status = listing.filters.get("status", "")
     with site_of(request).database.read() as session:
         connection = driver(session)
-        newest = {"before": _last(listing), "status": status}
+        newest = {"before": listing.after_id, "status": status}
         ids = [run["id"] for run in RUNS.read(connection, newest, limit=PAGE_ROWS)]
         costs = {row["run_id"]: row for row in COSTS.read(connection, {"run_ids": ids})}
     return fragment(request, "run_costs.html", run_ids=ids, costs=costs)
@@ -78,9 +76,9 @@ def _run(request: Request) -> Response:
     with site_of(request).database.read() as session:
         run = stored_runs.find(session, _name(request))
         snapshot = _snapshot(session, run.id, Pace(), is_counted=False)
-        account = snapshot.account
-        jobs = jobs_of_run(driver(session), run.id, PAGE_ROWS + 1, after=_last(listing))
-        page = jobs[:PAGE_ROWS]
+        account: Account = snapshot["account"]
+        jobs = jobs_of_run(driver(session), run.id, PAGE_ROWS + 1, after=listing.after_id)
+        page, more = listing.page_of(jobs, PAGE_ROWS, lambda job: (str(job["job_id"]),))
         limit = MAX_FAILURES + 1 if account.problems else 0
         failures = accounts.failures(driver(session), account.run, limit)
         return render(
@@ -98,53 +96,35 @@ def _run(request: Request) -> Response:
             notices=NOTICES.read(driver(session), {"run_id": run.id}, limit=MAX_FAILURES),
             certified=IN_FORCE.read(driver(session), {"run": run.name, "profile": ""}),
             jobs=page,
-            more=listing.next_page((str(page[-1]["job_id"]),)) if len(jobs) > PAGE_ROWS else "",
+            more=more,
             is_first=not listing.after,
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSnapshot:
-    """The state of a run at one moment, as its page shows it; a rate is None without enough data.
+def _snapshot(session: Session, run_id: uuid.UUID, pace: Pace, *, is_counted: bool = True) -> Row:
+    """Return the state of a run at one moment, as its page shows it.
 
-    Unless `is_counted` is set, chunks and calls are not known yet.
+    Unless `is_counted` is set, chunks and calls are not known yet. `in_words` is for screen
+    readers, and changes in steps of 10 %. A rate is `None` without enough data.
     """
-
-    progress: Progress
-    is_counted: bool
-    account: Account
-    caps: Sequence[Row]
-    documents_per_minute: float | None
-    remaining: timedelta | None
-
-    @property
-    def cap_usd(self) -> Decimal | None:
-        """The budget cap of the run itself, if it has one."""
-        of_run = (cap["cap_usd"] for cap in self.caps if cap["scope"].startswith("run:"))
-        return next(of_run, None)
-
-    @property
-    def in_words(self) -> str:
-        """A sentence for screen readers, which changes in steps of 10 %."""
-        jobs = self.progress.jobs
-        if self.progress.is_over or not jobs.total:
-            return ""
-        return f"{jobs.done * 10 // jobs.total * 10} % of the analyses are done."
-
-
-def _snapshot(
-    session: Session, run_id: uuid.UUID, pace: Pace, *, is_counted: bool = True
-) -> RunSnapshot:
-    state = (progress.read if is_counted else progress.read_jobs)(driver(session), run_id)
+    connection = driver(session)
+    state = (progress.read if is_counted else progress.read_jobs)(connection, run_id)
     pace.record(time.monotonic(), state)
-    return RunSnapshot(
-        progress=state,
-        is_counted=is_counted,
-        account=accounts.of_run(driver(session), run_id),
-        caps=CAPS.read(driver(session), {"run_id": run_id}),
-        documents_per_minute=pace.documents_per_minute(),
-        remaining=pace.remaining(),
-    )
+    caps = CAPS.read(connection, {"run_id": run_id})
+    of_run = (cap["cap_usd"] for cap in caps if cap["scope"].startswith("run:"))
+    jobs, words = state.jobs, ""
+    if not state.is_over and jobs.total:
+        words = f"{jobs.done * 10 // jobs.total * 10} % of the analyses are done."
+    return {
+        "progress": state,
+        "is_counted": is_counted,
+        "account": accounts.of_run(connection, run_id),
+        "caps": caps,
+        "cap_usd": next(of_run, None),
+        "in_words": words,
+        "documents_per_minute": pace.documents_per_minute(),
+        "remaining": pace.remaining(),
+    }
 
 
 _MIN_SECONDS = 1.0
@@ -178,7 +158,7 @@ async def _events(request: Request, run_id: uuid.UUID) -> AsyncIterator[str]:
         except ServiceUnavailableError:
             return _AWAY, False
         part = bytes(fragment(request, "run_progress.html", run=snapshot).body).decode()
-        return part, snapshot.progress.is_over
+        return part, snapshot["progress"].is_over
 
     while not site.is_stopping():
         begun = time.monotonic()
@@ -252,14 +232,6 @@ def _found(request: Request) -> Run:
 
 def _name(request: Request) -> str:
     return str(request.path_params["run"])
-
-
-def _last(listing: Listing) -> uuid.UUID | None:
-    """Return the id after which the page of a list begins."""
-    try:
-        return uuid.UUID(str(listing.after[0])) if listing.after else None
-    except ValueError as error:
-        raise no_page() from error
 
 
 ROUTES = (

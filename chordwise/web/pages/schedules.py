@@ -7,7 +7,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from chordwise.pipeline.schedules import occurrences
-from chordwise.relations.schedules import OCCURRENCES
 from chordwise.storage.database import driver
 from chordwise.web.site import SitePage, redirect, render, site_of
 
@@ -18,7 +17,7 @@ def _schedules(request: Request) -> Response:
     site = site_of(request)
     with site.database.read() as session:
         rows = occurrences.listed(driver(session))
-        past = OCCURRENCES.read(driver(session), limit=_MAX_PAST)
+        past = occurrences.OCCURRENCES.read(driver(session), limit=_MAX_PAST)
     unseen = sorted(site.settings.schedules.keys() - {row["name"] for row in rows})
     return render(request, "schedules.html", schedules=rows, past=past, unseen=unseen)
 

@@ -18,7 +18,15 @@ from chordwise.pipeline.exports.table import csv_lines, is_number, text_of
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runs.user_sql import STATEMENT_SECONDS, QueryResult
 from chordwise.storage import audit_events
-from chordwise.web.site import SitePage, end_of, log_export, render, site_of, text_in
+from chordwise.web.site import (
+    SitePage,
+    end_of,
+    log_export,
+    render,
+    site_of,
+    taking_a_place,
+    text_in,
+)
 
 MAX_ROWS = 200
 _EXAMPLE = "SELECT source, item, value, quote\nFROM fact_quotes\nWHERE grounded\nLIMIT 100"
@@ -26,7 +34,7 @@ _MAX_CELL = 2_000
 # Also an address that the user has typed; other sites must not run statements.
 _OWN_LINKS = frozenset({"same-origin", "none"})
 _LINES_AT_ONCE = 500
-# They must leave threads for the other pages, and connections of the server for the workers.
+# They must also leave connections of the server for the workers.
 _STATEMENTS = BoundedSemaphore(10)
 
 
@@ -42,14 +50,12 @@ async def _editor(request: Request) -> Response:
 @contextmanager
 def _running(request: Request, statement: str, ended: Event) -> Iterator[QueryResult]:
     """Run a statement until the block or the request ends."""
-    if not _STATEMENTS.acquire(blocking=False):
-        raise ServiceUnavailableError("Too many statements are running.", "Try again in a moment.")
-    try:
-        url = site_of(request).settings.require_sql_url()
-        with user_sql.run_query(url, statement, ended.is_set) as answer:
-            yield answer
-    finally:
-        _STATEMENTS.release()
+    url = site_of(request).settings.require_sql_url()
+    with (
+        taking_a_place(_STATEMENTS, "Too many statements are running."),
+        user_sql.run_query(url, statement, ended.is_set) as answer,
+    ):
+        yield answer
 
 
 async def _answer(request: Request) -> Response:
@@ -106,8 +112,8 @@ def _page(
     status_code: int = 200,
 ) -> Response:
     readable = user_sql.readable(site_of(request).settings.require_sql_url())
-    answers = [table for table in readable if table.name.startswith("answers.")]
-    views = [table for table in readable if table.is_view and table not in answers]
+    answers = [table for table in readable if table["name"].startswith("answers.")]
+    views = [table for table in readable if table["is_view"] and table not in answers]
     return render(
         request,
         "sql.html",
