@@ -1,4 +1,4 @@
-"""A newcomer has 58 contracts read, checks the doubtful cells by keyboard, and opens the workbook.
+"""A newcomer has 30 contracts read, checks the doubtful cells by keyboard, and opens the workbook.
 
 The scripted model errs on one value in ten, in the ways in which models err.
 """
@@ -31,7 +31,7 @@ from tests.peers.answering_server import (
 from tests.peers.serving import serving_in_a_thread
 from tests.web.conftest import serving, visiting
 
-CONTRACTS = 58  # as in the statement that waits for them
+CONTRACTS = 30  # as in the statement that waits for them
 ITEMS = {
     "buyer": "The buyer under this agreement is {} of Lindau.",
     "seller": "The seller of the goods is {} of Bregenz.",
@@ -180,7 +180,7 @@ def test_a_newcomer_checks_a_table_and_opens_the_workbook(stage: Stage, browser:
     items = ", ".join(ITEMS)
     options = ("--type", "extraction", "--items", items, "--save-as", "contracts")
     stage.submit(str(stage.folder / "contracts"), *options)
-    stage.wait_for("SELECT count(*) = 58 FROM results")
+    stage.wait_for("SELECT count(*) = 30 FROM results")
     states = {
         (row.document, name): str(getattr(row, f"{name.replace(' ', '_')}_trust"))
         for row in stage.rows("SELECT * FROM answers.contracts")

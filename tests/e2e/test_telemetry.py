@@ -143,28 +143,27 @@ def test_the_worker_counts_what_the_ledger_has(scraped: Scraped) -> None:
     assert names <= {"counter_worker.db", "counter_worker-2.db"}
 
 
-@pytest.mark.parametrize("process", ["scheduler", "web"])
-def test_scheduler_and_pages_show_the_shared_figures(scraped: Scraped, process: str) -> None:
-    address = getattr(scraped, process)
+def test_scheduler_and_pages_show_the_shared_figures(scraped: Scraped) -> None:
     with scraped.stage.engine.begin() as connection:
         connection.exec_driver_sql(
             "INSERT INTO incidents (kind, reason, count) VALUES ('rescue', 'lease_expired', 3)"
             " ON CONFLICT (kind, reason) DO UPDATE SET count = 3"
         )
 
-    for is_current in (
-        lambda: scraped.value(address, "chordwise_incidents_total", reason="lease_expired") == 3,
-        lambda: scraped.value(address, "chordwise_permits", model="peer", state="window") > 0,
-    ):
-        wait_until(is_current, 120, "the kept figures are read again")
+    def is_current(address: str) -> bool:
+        rescues = scraped.value(address, "chordwise_incidents_total", reason="lease_expired")
+        return rescues == 3 and scraped.value(address, "chordwise_permits", **window) > 0
 
-    text = httpx.get(address, headers=HEADERS).text
-    assert 'chordwise_queue_length{kind="analyze_slice"} 0.0' in text
-    assert 'chordwise_queue_oldest_seconds{kind="inbox"} 0.0' in text
-    assert 'chordwise_jobs{status="paused"} 0.0' in text
-    assert 'chordwise_intakes{outcome="unreadable"} 0.0' in text
-    assert 'chordwise_incidents_total{kind="lease_lost",reason="heartbeat"} 0.0' in text
-    assert scraped.value(address, "chordwise_permits", model="peer", state="in_flight") == 0
+    window = {"model": "peer", "state": "window"}
+    for address in (scraped.scheduler, scraped.web):
+        wait_until(partial(is_current, address), 120, "the kept figures are read again")
+        text = httpx.get(address, headers=HEADERS).text
+        assert 'chordwise_queue_length{kind="analyze_slice"} 0.0' in text
+        assert 'chordwise_queue_oldest_seconds{kind="inbox"} 0.0' in text
+        assert 'chordwise_jobs{status="paused"} 0.0' in text
+        assert 'chordwise_intakes{outcome="unreadable"} 0.0' in text
+        assert 'chordwise_incidents_total{kind="lease_lost",reason="heartbeat"} 0.0' in text
+        assert scraped.value(address, "chordwise_permits", model="peer", state="in_flight") == 0
 
 
 def test_no_label_has_text_names_of_files_or_addresses(scraped: Scraped) -> None:

@@ -12,14 +12,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
 import httpx
+import psycopg
 import pytest
 
 from chordwise import Client, Profile
+from chordwise.domain import json_values
 from chordwise.errors import ConfigurationError, ExitCode
 from chordwise.pipeline.inbox import scan
 from chordwise.rendering.plain_text import PREVIEW
 from tests.fakes.processes import Processes, wait_until
+from tests.fakes.stacks import open_to_programs, postgres_extension_of_duckdb
 
 pytestmark = pytest.mark.xdist_group("cli_embedded")
 
@@ -143,6 +147,68 @@ def test_ctrl_c_detaches_and_the_run_continues(desk: Desk) -> None:
     desk.call("wait", run_id, expects=ExitCode.INCOMPLETE)
     assert json.loads(desk.call("continue", run_id, "--no-wait", "--json"))["retried"] == 1
     desk.call("cancel", run_id)
+
+
+LEASE = "Lease. The annual fee is 48,600.00 EUR. It is effective as of 1 May 2026."
+OF_CATALOGUE = """
+    SELECT n.nspname, c.relname, pg_catalog.obj_description(c.oid, 'pg_class')
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'v', 'f', 'm') AND n.nspname = 'answers'
+        AND has_table_privilege(c.oid, 'SELECT') ORDER BY 2"""
+OF_COLUMNS = """
+    SELECT column_name, udt_name, pg_catalog.col_description(
+        format('%I.%I', table_schema, table_name)::regclass, ordinal_position)
+    FROM information_schema.columns
+    WHERE table_schema = 'answers' AND table_name = 'contracts'"""
+
+
+def test_other_programs_read_the_answers_by_their_recipes(desk: Desk) -> None:
+    """The recipes work as printed, except that DuckDB's extension comes from a package."""
+    (desk.folder / "lease.txt").write_text(LEASE, "utf-8")
+    options = ("-t", "extraction", "--instructions", "annual fee, effective date")
+    desk.call("analyze", "lease.txt", *options, "--save-as", "contracts")
+    desk.call("export", "answers.contracts", "-o", "contracts.parquet")
+
+    exported = duckdb.read_parquet(str(desk.folder / "contracts.parquet"))
+    (document, day) = exported.project("document, effective_date").fetchall()[0]
+    assert (document, str(day)) == ("lease.txt", "2026-05-01")
+    with open_to_programs(desk.folder / "home") as opened:
+        recipes = json_values.as_object(opened["recipes"])
+        if shutil.which("psql") is not None:
+            typed = ["/bin/sh", "-c", str(recipes["psql"])]
+            printed = subprocess.run(typed, capture_output=True, text=True, check=True).stdout
+            assert "48600.00" in printed
+        for program in ("pandas", "Polars"):
+            names: dict[str, object] = {}
+            exec(str(recipes[program]), names)  # noqa: S102 - the recipe is Chordwise's own
+            names["engine"].dispose()  # type: ignore[attr-defined]
+            assert float(names["frame"]["annual_fee"][0]) == 48_600  # type: ignore[index]
+        _, *statements = str(recipes["DuckDB"]).strip().split(";\n")
+        with duckdb.connect() as connection:
+            connection.execute(f"LOAD '{postgres_extension_of_duckdb()}'")
+            *_, table = [connection.execute(line).to_arrow_table() for line in statements]
+        assert table["document"].to_pylist() == ["lease.txt"]
+        check_rights_and_comments(str(opened["url"]))
+
+
+def check_rights_and_comments(url: str) -> None:
+    """Check that a program can only read, whatever it sets, and finds tables with comments."""
+    with psycopg.connect(url, autocommit=True) as login:
+        login.execute("SET default_transaction_read_only = off")
+        for statement in (
+            "DELETE FROM facts",
+            "SELECT * FROM outbox",
+            "SELECT pg_read_file('/etc/hostname')",
+            "SET ROLE chordwise_reader",
+            "ALTER ROLE chordwise_reader SET extra_float_digits = -15",
+        ):
+            with pytest.raises(psycopg.Error):
+                login.execute(statement.encode())
+        tables = login.execute(OF_CATALOGUE.encode()).fetchall()
+        columns = login.execute(OF_COLUMNS.encode()).fetchall()
+    assert [row[1] for row in tables] == ["contracts", "contracts_evidence"]
+    assert tables[0][2] == "The answers saved as contracts, by document."
+    assert ("annual_fee", "numeric", "Asked for: annual fee") in columns
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from chordwise.domain import json_values
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import JobStatus
+from chordwise.errors import ExitCode
 from chordwise.llm.model import Completion, CompletionRequest
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission
@@ -367,3 +368,53 @@ def test_a_revision_that_drops_rows_is_rejected(settings: Settings) -> None:
     assert pipeline.value("SELECT critique_outcome FROM document_results") == "kept"
     assert "5 of 20 rows" in str(pipeline.value("SELECT critique ->> 'reason' FROM results"))
     assert pipeline.value("SELECT needs_review FROM results")
+
+
+NIGHT = (
+    "The night was quiet. A pump failed in the north hall, and a fitter came within the hour.\n"
+    "Later the lift of the south wing stopped between two floors. The lift was empty.\n"
+)
+INCIDENTS: JsonObject = {
+    "type": "object",
+    "properties": {"incidents": {"type": "array", "items": {"type": "string"}, "x-count": True}},
+    "required": ["incidents"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.usefixtures("addressed")
+def test_a_row_that_is_counted_and_not_given_makes_the_result_partial(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """The output has no counts, and the exit code is 3."""
+    quote = "A pump failed in the north hall"
+    omitting = {
+        "counts": {"incidents": 2},
+        "data": {"incidents": [quote]},
+        "evidence": [{"path": "/incidents/0", "quote": quote, "confidence": 9}],
+    }
+    (tmp_path / "chordwise.toml").write_text(SCRIPTED_MODEL, "utf-8")
+    pipeline, _ = worked(
+        settings, json.dumps(omitting), text=NIGHT, options=an_extraction_run(INCIDENTS)
+    )
+
+    waited = output_of("wait", "latest", code=ExitCode.INCOMPLETE)
+
+    assert "1 of 2 rows of `incidents` are in the result." in waited.in_one_line
+    assert len(pipeline.model.requests) == 2
+    ((output, missing, status),) = pipeline.rows(
+        "SELECT output, missing_rows, status FROM document_results"
+    )
+    assert (sorted(json_values.as_object(output)), status) == (["data", "evidence"], "partial")
+    assert missing == [
+        {
+            "path": "/data/incidents",
+            "kept": 1,
+            "found": 2,
+            "max_items": None,
+            "records": 1,
+            "where": [],
+        }
+    ]
+    facts = "SELECT count(*) FROM facts WHERE item LIKE '%counts%' OR path LIKE '%counts%'"
+    assert pipeline.value(facts) == 0
