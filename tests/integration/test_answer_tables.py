@@ -613,7 +613,7 @@ def test_a_run_without_a_name_creates_no_table(pipeline: Pipeline) -> None:
     assert pipeline.value("SELECT count(*) FROM runs") == 1
 
 
-@pytest.mark.parametrize("fields", [145, 146, 500])
+@pytest.mark.parametrize("fields", [145, 146, pytest.param(500, marks=pytest.mark.nightly)])
 def test_a_table_of_any_width_has_its_evidence(settings: Settings, fields: int) -> None:
     """PostgreSQL allows 1,600 columns; a wide table has fewer ones for each value."""
     properties = {f"field {number}": {"type": "string"} for number in range(fields)}

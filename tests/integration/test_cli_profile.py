@@ -12,6 +12,7 @@ import pytest
 from chordwise.domain.identifiers import split_commas
 from chordwise.errors import ExitCode
 from chordwise.pipeline import profile_drafts
+from chordwise.prompts import packs
 from tests.fakes.commands import output_of, run
 from tests.fakes.scripted_model import ScriptedModel
 
@@ -42,17 +43,17 @@ def test_a_question_becomes_a_profile(tmp_path: Path) -> None:
     assert json.loads(answer.out)["rows"] == [{"annual_fee": None}]
 
 
-@pytest.mark.parametrize("pack", ["legal", "financial", "scientific", "support"])
-def test_a_pack_becomes_a_profile_with_its_fields_as_comments(tmp_path: Path, pack: str) -> None:
-    text = written(tmp_path, "contract.txt", "--pack", pack)
+def test_a_pack_becomes_a_profile_with_its_fields_as_comments(tmp_path: Path) -> None:
+    for pack in packs.all_packs():
+        text = written(tmp_path, "contract.txt", "--force", "--pack", pack)
 
-    assert f'pack = "{pack}"' in text
-    uncommented = text.replace("# items", "items").replace("# ]", "]").replace("#     ", "    ")
-    (profile,) = tomllib.loads(uncommented)["profiles"].values()
-    assert profile["items"] == list(profile_drafts.of_pack(pack))
-    (tmp_path / "chordwise.toml").write_text(uncommented, "utf-8")
-    command = ["analyze", "contract.txt", "--profile", "my contracts", "--no-wait"]
-    assert run(command) == ExitCode.SUCCESS
+        assert f'pack = "{pack}"' in text
+        uncommented = text.replace("# items", "items").replace("# ]", "]").replace("#     ", "    ")
+        (profile,) = tomllib.loads(uncommented)["profiles"].values()
+        assert profile["items"] == list(profile_drafts.of_pack(pack))
+        (tmp_path / "chordwise.toml").write_text(uncommented, "utf-8")
+        quoted = output_of("quote", "contract.txt", "--profile", "my contracts", "--json").out
+        assert {line["questions"] for line in json.loads(quoted)["lines"]} == {1}
 
 
 def test_a_file_is_replaced_only_on_request(tmp_path: Path) -> None:
