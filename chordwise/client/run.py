@@ -72,7 +72,7 @@ class Connection:
     """A connection that is opened on first use and can be shared by threads."""
 
     def __init__(self, settings: Settings, config: Path | None = None) -> None:
-        self._given = self._settings = settings
+        self._initial = self._settings = settings
         self._config = config
         self._database: Database | None = None
         self._context: Context | None = None
@@ -128,7 +128,7 @@ class Connection:
                 self._database = None
 
     def _reach(self, level: Level) -> None:
-        self._settings = stack.ensure(self._given, level, config=self._config)
+        self._settings = stack.ensure(self._initial, level, config=self._config)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,7 +80,7 @@ def _login(request: Request) -> Response:
 
 def _sign_in(request: Request) -> Response:
     attempts: Attempts = request.app.state.attempts
-    name, to = _given_name(request), text_in(request, "next")
+    name, to = _entered_name(request), text_in(request, "next")
     key = name.casefold(), request.client.host if request.client else ""
     if seconds := attempts.begin(*key):
         message = f"Too many wrong passwords. Try again in {counted(seconds, 'second')}."
@@ -119,13 +119,13 @@ def _form(
     status_code: int = 200,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    name = _given_name(request) if error else ""
+    name = _entered_name(request) if error else ""
     page = render(request, "login.html", status_code=status_code, error=error, next=to, name=name)
     page.headers.update(headers or {})
     return page
 
 
-def _given_name(request: Request) -> str:
+def _entered_name(request: Request) -> str:
     return text_in(request, "name").strip()[:_LONGEST_NAME]
 
 

@@ -30,7 +30,7 @@ from chordwise.llm.schema_dialects import for_openai_strict
 from chordwise.pipeline.learning import refresh
 from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.runs import ask, user_sql
-from chordwise.pipeline.runs.ask import Asked
+from chordwise.pipeline.runs.ask import AnsweredQuestion
 from chordwise.readers.reader import UnreadDocument
 from chordwise.relations import counts
 from chordwise.settings import Settings
@@ -127,7 +127,7 @@ def pipeline(settings: Settings) -> Pipeline:
 
 
 @contextmanager
-def computing(pipeline: Pipeline) -> Iterator[Callable[[JsonObject], Asked]]:
+def computing(pipeline: Pipeline) -> Iterator[Callable[[JsonObject], AnsweredQuestion]]:
     """Yield a function that returns the result of a plan that a model proposes."""
     with (
         pipeline.context.database.read() as session,
@@ -136,14 +136,14 @@ def computing(pipeline: Pipeline) -> Iterator[Callable[[JsonObject], Asked]]:
         stored = answer_tables.gather(session)
         tables = [table.catalogue(reader) for table in ask.tables_of(stored)]
 
-        def computed(answer: JsonObject) -> Asked:
+        def computed(answer: JsonObject) -> AnsweredQuestion:
             planned = ask.plan("Which?", tables, ScriptedModel([json.dumps(answer)]))
             return ask.compute(reader, stored, planned)
 
         yield computed
 
 
-def result_of(pipeline: Pipeline, answer: JsonObject) -> Asked:
+def result_of(pipeline: Pipeline, answer: JsonObject) -> AnsweredQuestion:
     with computing(pipeline) as computed:
         return computed(answer)
 
@@ -248,7 +248,7 @@ def test_correct_plans_give_exact_figures(pipeline: Pipeline) -> None:
             check_figures(computed, random)
 
 
-def check_figures(computed: Callable[[JsonObject], Asked], random: Random) -> None:
+def check_figures(computed: Callable[[JsonObject], AnsweredQuestion], random: Random) -> None:
     """Compare the figures of a random question with those of the contracts."""
     conditions = [a_condition(random) for _ in range(random.randint(0, 2))]
     measure = random.choice(["count", "count", "sum", "average", "minimum", "maximum"])
@@ -758,7 +758,7 @@ def test_what_was_never_asked_can_be_asked(settings: Settings, pipeline: Pipelin
 
 
 def test_the_offer_to_ask_has_its_cost(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    def never_asked(*_: object, **__: object) -> Asked:
+    def never_asked(*_: object, **__: object) -> AnsweredQuestion:
         raise ask.NeverAskedError("contracts", ["notice period"])
 
     monkeypatch.setattr(ask, "ask", never_asked)

@@ -24,7 +24,7 @@ from chordwise.pipeline.learning import refresh as refreshing
 from chordwise.pipeline.learning.refresh import Target
 from chordwise.pipeline.quoting import quote as quoting
 from chordwise.pipeline.runs import ask as asking
-from chordwise.pipeline.runs.ask import Asked, NeverAskedError
+from chordwise.pipeline.runs.ask import AnsweredQuestion, NeverAskedError
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.discovery import spellings
 from chordwise.relations import counts
@@ -126,7 +126,7 @@ def _require_consent(screen: Screen, context: ReadingContext, target: Target, *,
         raise UsageError(refusal, "Confirm with --yes.")
 
 
-def render(answer: Asked) -> Iterator[RenderableType]:
+def render(answer: AnsweredQuestion) -> Iterator[RenderableType]:
     """Return the answer with the documents inside and outside of it, its trust and its plan."""
     count = answer.count
     yield Text(one_line(answer.sentence or counts.headline(count), 300), style="bold")

@@ -44,7 +44,7 @@ class NeverAskedError(UsageError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class AnsweredQuestion:
     """The answer to a question: the count of its plan, a sentence if there is one, and quotes."""
 
     count: Count
@@ -139,7 +139,7 @@ def ask(
     *,
     paths: Sequence[str] = (),
     max_quotes: int = 0,
-) -> Asked:
+) -> AnsweredQuestion:
     """Plan a question over a table, or over all, and compute it as the reader.
 
     With `paths`, which are absolute, only the documents there are read.
@@ -185,7 +185,7 @@ def _planner(context: ReadingContext, name: str) -> Iterator[tuple[ChatModel | N
 
 def compute(
     connection: Connection, stored: Sequence[AnswerTable], planned: Plan, max_quotes: int = 0
-) -> Asked:
+) -> AnsweredQuestion:
     """Compute a checked plan as the reader, with at most `max_quotes` quotes."""
     table = next(table for table in tables_of(stored) if table.name == planned.table)
     counted = table.count(connection, planned)
@@ -194,15 +194,15 @@ def compute(
         planned = replace(planned, sentence="")
     sentence = plans.sentence_of(planned, result, counted.documents - len(counted.unread))
     quotes = table.quotes(connection, counted, max_quotes) if max_quotes else ()
-    return Asked(count=counted, sentence=sentence, quotes=quotes)
+    return AnsweredQuestion(count=counted, sentence=sentence, quotes=quotes)
 
 
 def tables_of(stored: Sequence[AnswerTable]) -> Sequence[CountedTable]:
     """Return all tables over which questions can be asked."""
-    return [table for one in stored for table in counts.tables_of(one)]
+    return [table for saved in stored for table in counts.tables_of(saved)]
 
 
-def members(answer: Asked) -> dict[str, object]:
+def members(answer: AnsweredQuestion) -> dict[str, object]:
     """Return the members of the JSON document."""
     count = answer.count
     return {

@@ -41,7 +41,7 @@ V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Named:
+class SourceFile:
     """A file that a document was read from, or `part` of it, with the hash at that time."""
 
     path: Path
@@ -82,31 +82,31 @@ class PagePictures:
                 reader.close()
         self._forget_parts()
 
-    def original(self, names: Iterable[Named]) -> tuple[BinaryIO, str] | None:
+    def original(self, sources: Iterable[SourceFile]) -> tuple[BinaryIO, str] | None:
         """Open a file with exactly the bytes that a document was read from; return it and its hash.
 
         Returns `None` if there is no such file. The caller closes the file.
         """
-        for name in names:
+        for source in sources:
             with suppress(ReadError):
-                file = contents.opened(name.path, self._megabytes, follow_symlinks=True)
-                if not name.part and self._hash(file) == name.sha256:
-                    return file, name.sha256
+                file = contents.opened(source.path, self._megabytes, follow_symlinks=True)
+                if not source.part and self._hash(file) == source.sha256:
+                    return file, source.sha256
                 with file:
-                    if name.part and (part := self._part(file, name)):
-                        return part, name.sha256
+                    if source.part and (part := self._part(file, source)):
+                        return part, source.sha256
         return None
 
-    def _part(self, file: BinaryIO, name: Named) -> BinaryIO | None:
+    def _part(self, file: BinaryIO, source: SourceFile) -> BinaryIO | None:
         """Return a part of an open file, if its hash matches; it is extracted once."""
-        key = (*_state_of(file), name.part, name.sha256)
+        key = (*_state_of(file), source.part, source.sha256)
         with self._lock:
             if key not in self._parts:
                 if len(self._parts) >= _REMEMBERED_PARTS:
                     self._forget_parts()
                 self._parts[key] = None  # unless it can be extracted
-                part = self._reader.part(file, name.part, "")
-                if part is not None and part.sha256 != name.sha256:
+                part = self._reader.part(file, source.part, "")
+                if part is not None and part.sha256 != source.sha256:
                     part.close()
                     part = None
                 self._parts[key] = part
@@ -163,7 +163,7 @@ def _state_of(file: BinaryIO) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def names_of(session: Session, document_id: uuid.UUID) -> Sequence[Named]:
+def sources_of(session: Session, document_id: uuid.UUID) -> Sequence[SourceFile]:
     """Return the files that a document was read from, newest first."""
     rows = session.execute(
         select(Intake.source, Intake.raw_path, Intake.sha256, InboxFile.raw_destination)
@@ -173,16 +173,16 @@ def names_of(session: Session, document_id: uuid.UUID) -> Sequence[Named]:
         .order_by(Intake.id.desc())
         .limit(_MAX_NAMES)
     )
-    names: list[Named] = []
+    sources: list[SourceFile] = []
     for source, raw_path, sha256, raw_destination in rows:
         paths = [Path(os.fsdecode(raw)) for raw in (raw_destination, raw_path) if raw]
         for path in (*paths, Path(source)):
             # A relative name refers to the working folder of its command, which is unknown here.
             if sha256 is None or not path.is_absolute():
                 continue
-            names.append(Named(path=path, part="", sha256=sha256))
+            sources.append(SourceFile(path=path, part="", sha256=sha256))
             # A file of an inbox may have a different name in its source.
             whole = f"{path.name}#" if f"{path.name}#" in source else "#"
             if part := source.partition(whole)[2]:
-                names.append(Named(path=path, part=f"#{part}", sha256=sha256))
-    return names
+                sources.append(SourceFile(path=path, part=f"#{part}", sha256=sha256))
+    return sources

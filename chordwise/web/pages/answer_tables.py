@@ -61,7 +61,7 @@ def _tables(request: Request) -> Response:
 
 def _table(request: Request) -> Response:
     with site_of(request).database.read() as session:
-        table, listing = _asked(request, session)
+        table, listing = _filtered(request, session)
         rows, more = _rows(request, table, listing, driver(session))
         is_preview = table.is_preview(driver(session))
     return render(
@@ -100,7 +100,7 @@ def _workbook(request: Request) -> Response:
 def _further(request: Request) -> Response:
     """Return the rows from an offset on."""
     with site_of(request).database.read() as session:
-        table, listing = _asked(request, session)
+        table, listing = _filtered(request, session)
         rows, more = _rows(request, table, listing, driver(session))
     values = {"rows": rows, "more": more, "table": table, "numbers": NUMBERS, "oob": False}
     return fragment(request, "answer_rows.html", **values)
@@ -133,7 +133,7 @@ def _rows(
 def _totals(request: Request) -> Response:
     """Return the numbers of cells by state and column, and the number of documents."""
     with site_of(request).database.read() as session:
-        table, listing = _asked(request, session)
+        table, listing = _filtered(request, session)
         totals = table.totals(driver(session), listing.filters)
     states = Counter[str]()
     for cells in totals["columns"].values():
@@ -156,7 +156,7 @@ def _summary(request: Request) -> Response:
 def _column(request: Request) -> Response:
     """Return the menu of a column: its filters and its distribution."""
     with site_of(request).database.read() as session:
-        table, listing = _asked(request, session)
+        table, listing = _filtered(request, session)
         column = _column_of(table, str(request.path_params["column"]))
         # The distribution is that of the rows that the filters of the other columns select.
         others = {k: v for k, v in listing.filters.items() if k.partition(".")[2] != column.name}
@@ -202,7 +202,7 @@ def _cell(request: Request) -> Response:
     return panel
 
 
-def _asked(request: Request, session: Session) -> tuple[DocumentTable, Listing]:
+def _filtered(request: Request, session: Session) -> tuple[DocumentTable, Listing]:
     table = _stored(request, session)
     listing = listing_of(request, tuple(table.documents.filters), table.sorts, "document")
     if listing.filters.get("trust", "check") not in STATES:

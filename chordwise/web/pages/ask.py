@@ -17,13 +17,13 @@ from chordwise.storage.answer_tables import SCHEMA
 from chordwise.web.site import Site, SitePage, render, site_of, taking_a_place, text_in
 
 if TYPE_CHECKING:
-    from chordwise.pipeline.runs.ask import Asked
+    from chordwise.pipeline.runs.ask import AnsweredQuestion
 
 _MAX_QUOTES = 100
 _QUESTIONS = BoundedSemaphore(4)
 
 
-def answer_to(site: Site, question: str, table: str) -> Asked:
+def answer_to(site: Site, question: str, table: str) -> AnsweredQuestion:
     """Return the answer to a question over a table, or over all of them.
 
     Raises:

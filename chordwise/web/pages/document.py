@@ -6,7 +6,6 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from psycopg import Connection
 from sqlalchemy.orm import Session
@@ -25,7 +24,7 @@ from chordwise.domain.states import FAILED_CHUNKS
 from chordwise.errors import ReadError, UsageError
 from chordwise.pipeline.runs import explanation, page_pictures
 from chordwise.pipeline.runs.explanation import Reconstruction
-from chordwise.pipeline.runs.page_pictures import Named
+from chordwise.pipeline.runs.page_pictures import SourceFile
 from chordwise.relations import jobs
 from chordwise.relations.jobs import JOBS, NEWEST_ANSWER
 from chordwise.relations.relation import Row, rows
@@ -48,41 +47,26 @@ _JOB_OF_FACT = "SELECT job_id FROM facts WHERE id = %(fact_id)s"
 _LATER_STAGES = (Stage.SYNTHESIZE, Stage.CRITIQUE, Stage.REVISE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Shown:
-    """The part of a document that is requested: a job, a fact of it, pages or text, and an excerpt.
-
-    `words` are the words of the search that linked to the page.
-    """
-
-    job: Row
-    fact_id: uuid.UUID | None
-    as_text: bool
-    excerpt: int | None
-    words: str
-    all_facts: bool
-
-
 def _document(request: Request) -> Response:
     document_id: uuid.UUID = request.path_params["document_id"]
     site = site_of(request)
     with site.database.read() as session:
         shown = _shown(driver(session), request, document_id)
-        account = explanation.explain(session, shown.job)
+        account = explanation.explain(session, shown["job"])
         places = documents.listed_places(session, document_id)
         text = documents.text_of(session, document_id)
-        names = page_pictures.names_of(session, document_id)
+        sources = page_pictures.sources_of(session, document_id)
     document, result, calls = account["document"], account["result"], account["calls"]
     losses = missing_rows.from_json(result["missing_rows"] if result else None)
     critique = (result["critique"] if result else None) or {}
-    is_there = _is_there(site, document["media_type"], names)
+    is_there = _is_there(site, document["media_type"], sources)
     # Only pages with a known size, which is in points, can be shown.
     pages = [
         place
         for place in places
         if place.kind is PlaceKind.PAGE and place.number and place.width and place.height
     ]
-    as_pages = bool(is_there and pages and not shown.as_text)
+    as_pages = bool(is_there and pages and not shown["as_text"])
     return render(
         request,
         "document.html",
@@ -105,8 +89,11 @@ def _document(request: Request) -> Response:
     )
 
 
-def _shown(connection: Connection, request: Request, document_id: uuid.UUID) -> _Shown:
-    """Return what is requested; without a job, the newest answer of the document."""
+def _shown(connection: Connection, request: Request, document_id: uuid.UUID) -> Row:
+    """Return the requested job, fact and part; without a job, the newest answer of the document.
+
+    `words` are the words of the search that linked to the page.
+    """
     query = request.query_params
     job_id, fact_id = _id(query.get("job", "")), _id(query.get("fact", ""))
     if fact_id is not None:
@@ -122,14 +109,14 @@ def _shown(connection: Connection, request: Request, document_id: uuid.UUID) -> 
     if not matching or (fact_id is not None and job_id is None):
         raise HTTPException(404, "There is no such document, or no such answer about it.")
     number = query.get("excerpt", "")
-    return _Shown(
-        job=matching[0],
-        fact_id=fact_id,
-        as_text=query.get("view") == "text",
-        excerpt=max(0, int(number[:_DIGITS]) - 1) if number.isdecimal() else None,
-        words=query.get("words", "")[:_MAX_WORDS],
-        all_facts=query.get("facts") == "all",
-    )
+    return {
+        "job": matching[0],
+        "fact_id": fact_id,
+        "as_text": query.get("view") == "text",
+        "excerpt": max(0, int(number[:_DIGITS]) - 1) if number.isdecimal() else None,
+        "words": query.get("words", "")[:_MAX_WORDS],
+        "all_facts": query.get("facts") == "all",
+    }
 
 
 def _id(text: str) -> uuid.UUID | None:
@@ -139,11 +126,11 @@ def _id(text: str) -> uuid.UUID | None:
         raise UsageError(f"“{text}” is not an id.") from error
 
 
-def _is_there(site: Site, media_type: str, names: Sequence[Named]) -> bool:
+def _is_there(site: Site, media_type: str, sources: Sequence[SourceFile]) -> bool:
     """Return whether the original file is still at its path and can be shown page by page."""
     if not _has_pictures(media_type):
         return False
-    original = site.pictures().original(names)
+    original = site.pictures().original(sources)
     if original is not None:
         original[0].close()
     return original is not None
@@ -153,11 +140,11 @@ def _has_pictures(media_type: str) -> bool:
     return media_type == "application/pdf" or media_type.startswith("image/")
 
 
-def _listed_facts(facts: Sequence[Row], shown: _Shown) -> Sequence[Row]:
+def _listed_facts(facts: Sequence[Row], shown: Row) -> Sequence[Row]:
     """Return the facts to list: the first ones, and the requested one."""
-    if shown.all_facts:
+    if shown["all_facts"]:
         return facts
-    rest = [fact for fact in facts[_MAX_FACTS:] if fact["id"] == shown.fact_id]
+    rest = [fact for fact in facts[_MAX_FACTS:] if fact["id"] == shown["fact_id"]]
     return [*facts[:_MAX_FACTS], *rest]
 
 
@@ -196,8 +183,8 @@ def _picture(request: Request) -> Response:
     """Return the image of a page; the browser caches it and revalidates it by its ETag."""
     site, number = site_of(request), _number(request)
     with site.database.read() as session:
-        names = page_pictures.names_of(session, request.path_params["document_id"])
-    original = site.pictures().original(names)
+        sources = page_pictures.sources_of(session, request.path_params["document_id"])
+    original = site.pictures().original(sources)
     if original is None:
         raise HTTPException(404, "The file was moved or deleted.")
     file, sha256 = original
@@ -216,14 +203,12 @@ def _picture(request: Request) -> Response:
 # Text
 
 
-def _text(
-    content: str, places: Sequence[Place], account: Row, shown: _Shown
-) -> Mapping[str, object]:
+def _text(content: str, places: Sequence[Place], account: Row, shown: Row) -> Mapping[str, object]:
     """Return an excerpt of the text in pieces, its number from 1, and the number of excerpts."""
     count = max(1, -(-len(content) // _EXCERPT_CHARACTERS))
     number = min(_number_of_excerpt(content, account, shown), count - 1)
     window = window_of(content, number, _EXCERPT_CHARACTERS)
-    sought = marked_text.sought_in(shown.words)
+    sought = marked_text.sought_in(shown["words"])
     words = (
         MarkedSpan(start_char=window[0] + start, end_char=window[0] + end, mark=_SOUGHT)
         for start, end in marked_text.words_at(content[slice(*window)], sought)
@@ -251,19 +236,19 @@ def _text(
     return {"pieces": pieces, "number": number + 1, "count": count}
 
 
-def _number_of_excerpt(content: str, account: Row, shown: _Shown) -> int:
+def _number_of_excerpt(content: str, account: Row, shown: Row) -> int:
     """Return the number of the requested excerpt, from 0.
 
     A requested fact determines it, otherwise the request, otherwise the first word of the search.
     """
-    facts = (fact for fact in account["facts"] if fact["id"] == shown.fact_id)
+    facts = (fact for fact in account["facts"] if fact["id"] == shown["fact_id"])
     start: int | None = next((fact["start_char"] for fact in facts), None)
-    if start is None and shown.excerpt is None:
+    if start is None and shown["excerpt"] is None:
         searched = content[:SEARCHED_CHARACTERS]
-        words = marked_text.words_at(searched, marked_text.sought_in(shown.words))
+        words = marked_text.words_at(searched, marked_text.sought_in(shown["words"]))
         start = next(words, (None, None))[0]
     if start is None:
-        return shown.excerpt or 0
+        return int(shown["excerpt"] or 0)
     number = start // _EXCERPT_CHARACTERS
     return number if start >= window_of(content, number, _EXCERPT_CHARACTERS)[0] else number - 1
 

@@ -136,7 +136,7 @@ _AWAY = "<p class='notice warn'>The database is unavailable; this page tries aga
 
 def _progress(request: Request) -> Response:
     """Return the progress of a finished run with its calls, which its page leaves out."""
-    run_id = _found(request).id
+    run_id = _stored_run(request).id
     with site_of(request).database.read() as session:
         snapshot = _snapshot(session, run_id, Pace())
     return fragment(request, "run_progress.html", run=snapshot)
@@ -144,7 +144,7 @@ def _progress(request: Request) -> Response:
 
 async def _live(request: Request) -> Response:
     """Stream the progress of a run as HTML fragments until it finishes."""
-    run = await run_in_threadpool(_found, request)
+    run = await run_in_threadpool(_stored_run, request)
     return StreamingResponse(_events(request, run.id), media_type="text/event-stream")
 
 
@@ -194,13 +194,13 @@ def _begin(request: Request) -> Response:
 
 
 def _cancel(request: Request) -> Response:
-    run = _found(request)
+    run = _stored_run(request)
     count = control.cancel(site_of(request).database, run.id)
     return redirect(request, f"/runs/{run.id}", f"{counted(count, 'analysis')} cancelled.")
 
 
 def _continue(request: Request) -> Response:
-    site, run = site_of(request), _found(request)
+    site, run = site_of(request), _stored_run(request)
 
     def refuse(_seconds: float) -> None:
         raise UsageError(
@@ -225,7 +225,7 @@ def _budget(request: Request) -> Decimal | None:
         raise UsageError(f"“{text}” is not an amount.", "Example: 2.50, in US dollars.") from error
 
 
-def _found(request: Request) -> Run:
+def _stored_run(request: Request) -> Run:
     with site_of(request).database.read() as session:
         return stored_runs.find(session, _name(request))
 
