@@ -192,14 +192,17 @@ def test_no_text_of_an_xlsx_is_a_formula(raw: bool) -> None:  # noqa: FBT001 - p
     assert all(cell.hyperlink is None for cell in cells)
 
 
-def test_rows_beyond_the_limit_of_a_sheet_are_on_another_sheet() -> None:
+def test_rows_beyond_the_limit_of_a_sheet_are_on_another_sheet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Titles of sheets are short and distinct; Excel keeps “History” for itself."""
     table = a_table(
         [(n,) for n in range(7)], [], columns=[Column(name="n", kind=ColumnType.INTEGER)]
     )
     sink = io.BytesIO()
+    monkeypatch.setattr(workbook, "MAX_ROWS", 4)
 
-    count = workbook.write(sink, table, raw=False, max_rows=4)
+    count = workbook.write(sink, table, raw=False)
     with workbook.opened(io.BytesIO(), raw=False) as book:
         names = ("a" * 35, "a" * 40, "About", "about", "History")
         titles = [book.new_sheet(name).get_name() for name in names]

@@ -52,9 +52,8 @@ class Cell:
 class Book:
     """An open workbook; `raw` keeps texts that begin like formulas, `wraps` breaks long lines."""
 
-    def __init__(self, workbook: Workbook, *, raw: bool, wraps: bool, max_rows: int) -> None:
+    def __init__(self, workbook: Workbook, *, raw: bool, wraps: bool) -> None:
         self.raw = raw
-        self.max_rows = max_rows
         self._workbook = workbook
         self._wraps = wraps
         self._formats: dict[tuple[object, ...], Format] = {}
@@ -94,14 +93,12 @@ class Book:
 
 
 @contextmanager
-def opened(
-    sink: BinaryIO, *, raw: bool, wraps: bool = False, max_rows: int = MAX_ROWS
-) -> Iterator[Book]:
+def opened(sink: BinaryIO, *, raw: bool, wraps: bool = False) -> Iterator[Book]:
     """Open a workbook, which is discarded after an error; temporary files are always removed."""
     with tempfile.TemporaryDirectory(prefix="chordwise-") as folder:
         workbook = Workbook(sink, {"constant_memory": True, "tmpdir": folder})
         try:
-            yield Book(workbook, raw=raw, wraps=wraps, max_rows=max_rows)
+            yield Book(workbook, raw=raw, wraps=wraps)
         except BaseException:
             workbook.filename = str(Path(folder) / "discarded")
             workbook.close()
@@ -125,7 +122,7 @@ class FilteredSheet:
         Raises:
             UsageError: A text is longer than a cell permits.
         """
-        if self._next_row >= self._book.max_rows:
+        if self._next_row >= MAX_ROWS:
             self.finish()
             self._begin()
         self.count += 1
@@ -194,13 +191,13 @@ class FilteredSheet:
         self._marked += bool(cell.note or cell.link)
 
 
-def write(sink: BinaryIO, table: Table, *, raw: bool, max_rows: int = MAX_ROWS) -> int:
+def write(sink: BinaryIO, table: Table, *, raw: bool) -> int:
     """Write a table to as many sheets as it needs; return the number of rows.
 
     Raises:
         UsageError: A text is longer than a cell permits.
     """
-    with opened(sink, raw=raw, max_rows=max_rows) as book:
+    with opened(sink, raw=raw) as book:
         sheet = FilteredSheet(book, "Sheet", table.names)
         for row in itertools.chain.from_iterable(table.batches):
             sheet.add(row)
