@@ -238,6 +238,7 @@ def test_every_snippet_of_the_documentation_runs(
         json.dumps(sources),
         environment={**stage.processes.environment, "PYTHONPATH": f"{ROOT}:{tmp_path}"},
         folder=stage.folder,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     printed = done.stdout.split(_END)[:-1]

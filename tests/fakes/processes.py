@@ -20,7 +20,10 @@ _POLL_SHARE = 0.005
 
 
 def completed(
-    *command: str, environment: Mapping[str, str] | None = None, folder: Path | None = None
+    *command: str,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    timeout: float = 60,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end; return its output and its exit code."""
     return subprocess.run(
@@ -29,7 +32,7 @@ def completed(
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=timeout,
         check=False,
     )
 
