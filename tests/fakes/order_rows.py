@@ -1,4 +1,4 @@
-"""A long order of 600 rows, 20 of which are equal, and models that extract them."""
+"""A long order of 300 rows, 10 of which are equal, and models that extract them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from chordwise.domain import json_values, tokens
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason, Usage
 
-ROW_COUNT = 600
-EQUAL_COUNT = 20
+ROW_COUNT = 300
+EQUAL_COUNT = 10
 _EVERY = ROW_COUNT // EQUAL_COUNT
 _ROW = re.compile(r"(\S+) costs (\d+) EUR\.")
 
@@ -50,7 +50,7 @@ TITLED = _schema(title={"type": "string"})
 UNJOINABLE: JsonObject = {
     **_schema(kind={"enum": ["part", "whole"]}),
     "if": {"properties": {"kind": {"const": "part"}}},
-    "then": {"properties": {"line_items": {"maxItems": 300}}},
+    "then": {"properties": {"line_items": {"maxItems": 150}}},
 }
 """A schema with a rule that the joined rows violate, so that a model has to join them."""
 

@@ -44,7 +44,7 @@ provider = "openai"
 model = "scripted"
 base_url = "http://127.0.0.1:9/v1"
 """
-SENTENCE = "30 of 600 rows of `line_items` are in the result."
+SENTENCE = "30 of 300 rows of `line_items` are in the result."
 MEASURES = "SELECT status, quality, coverage, needs_review FROM document_results"
 
 
@@ -260,7 +260,7 @@ def expect_partial(pipeline: Pipeline, submission: Submission) -> None:
         SENTENCE,
     )
     assert "chordwise continue" in str(job.hint)
-    assert pipeline.rows(MEASURES) == [("partial", 0.05, 0.05, True)]
+    assert pipeline.rows(MEASURES) == [("partial", 0.1, 0.1, True)]
     assert pipeline.value("SELECT missing_rows FROM document_results") == [
         {
             "path": "/data/line_items",
@@ -288,7 +288,7 @@ def expect_missing_rows(run: str, folder: Path) -> None:
     shown = said("results", "--run", run)
     assert SENTENCE in shown
     assert "partial · needs review" in shown
-    assert "coverage 5.0 %" in shown
+    assert "coverage 10.0 %" in shown
     (result,) = json.loads(said("results", "--run", run, "--json"))["results"]
     assert result["missing_rows"][0]["found"] == ROW_COUNT
     assert '"kept": 30' in said("sql", "SELECT missing_rows FROM results")
@@ -309,7 +309,7 @@ def test_the_merge_after_a_truncated_synthesis_loses_no_row(small_chunks: Settin
     rows = rows_of(output)
     assert (job.status, job.error_code) == (JobStatus.PARTIAL, "truncated")
     # One value has no quote.
-    assert pipeline.rows(MEASURES) == [("partial", 0.799, 1.0, True)]
+    assert pipeline.rows(MEASURES) == [("partial", 0.797, 1.0, True)]
     assert rows == rows_in(ORDER)
     assert rows.count({"name": "Coffee", "price": 3}) == EQUAL_COUNT
     assert pipeline.value("SELECT missing_rows FROM results") == []

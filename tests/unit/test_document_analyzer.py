@@ -148,8 +148,8 @@ def test_rows_dropped_by_a_synthesis_are_reported() -> None:
     )
 
     (missing,) = losing.missing_rows
-    assert str(missing) == "30 of 600 rows of `line_items`"
-    assert (losing.quality, losing.coverage) == (0.05, 0.05)
+    assert str(missing) == "30 of 300 rows of `line_items`"
+    assert (losing.quality, losing.coverage) == (0.1, 0.1)
     assert (losing.is_partial, losing.needs_review) == (True, True)
     assert (complete.quality, complete.coverage, complete.missing_rows) == (1.0, 1.0, ())
     assert not complete.is_partial
