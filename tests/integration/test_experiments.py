@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -214,23 +215,22 @@ def test_a_variant_that_fails_is_stopped(settings: Settings, settings_file: Path
     assert "terse was stopped: 0.0% of its answers are valid" in printed
 
 
-@pytest.mark.parametrize(("minutes", "checks"), [(10, 1), (100, 0)])
-def test_a_longer_experiment_is_checked_less_often(
-    minutes: int, checks: int, settings: Settings, settings_file: Path
-) -> None:
+def test_a_longer_experiment_is_checked_less_often(settings: Settings, settings_file: Path) -> None:
     """Each check reads all answers; the checks of a schedule are not limited."""
     pipeline = opened(settings, settings_file, answering)
     assert run([*START]) == ExitCode.SUCCESS
-    since = f"now() - interval '{minutes} minutes'"
-    ago = "now() - interval '90 seconds'"
-    pipeline.execute(f"UPDATE experiments SET created_at = {since}, checked_at = {ago}")  # noqa: S608 - of this test
-    with pipeline.context.database.write() as session:
-        experiment = stored.named(session, "shorter")
-        assert experiment is not None
-        assert stored.claim_check(session, experiment.id, experiments.CHECK_INTERVAL) is bool(
-            checks
+    for minutes, is_due in ((10, True), (100, False)):
+        pipeline.execute(
+            "UPDATE experiments SET created_at = now() - :minutes * interval '1 minute',"
+            " checked_at = now() - interval '90 seconds'",
+            minutes=minutes,
         )
-        assert stored.claim_check(session, experiment.id, timedelta())
+        with pipeline.context.database.write() as session:
+            experiment = stored.named(session, "shorter")
+            assert experiment is not None
+            often = stored.claim_check(session, experiment.id, experiments.CHECK_INTERVAL)
+            assert often is is_due
+            assert stored.claim_check(session, experiment.id, timedelta())
 
 
 @pytest.mark.nightly
@@ -320,44 +320,27 @@ def test_a_promoted_variant_becomes_the_profile(
     assert run([*START]) == ExitCode.USAGE
 
 
-@pytest.mark.parametrize(
-    ("meanwhile", "message"),
-    [
-        pytest.param(
-            lambda _: run(["experiment", "conclude", "shorter"]),
-            "concluded already",
-            id="concluded",
-        ),
-        pytest.param(
-            lambda file: file.write_text(f"{FILE}# edited\n", "utf-8"),
-            "has changed since",
-            id="edited",
-        ),
-    ],
-)
 def test_nothing_is_promoted_after_a_change_during_the_question(
-    settings: Settings,
-    settings_file: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    meanwhile: Callable[[Path], object],
-    message: str,
+    settings: Settings, settings_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(settings, settings_file, answering)
     assert run([*START]) == ExitCode.SUCCESS
-    type_in(monkeypatch, "y")
+    changes: list[tuple[Callable[[], object], str]] = [
+        (lambda: settings_file.write_text(f"{FILE}# edited\n", "utf-8"), "has changed since"),
+        (lambda: run(["experiment", "conclude", "shorter"]), "concluded already"),
+    ]
+    for meanwhile, message in changes:
+        type_in(monkeypatch, "y")
+        monkeypatch.setattr("typer.confirm", partial(confirmed_after, meanwhile))
 
-    def confirm(*_: object, **__: object) -> bool:
-        meanwhile(settings_file)
-        return True
+        promote = ("experiment", "conclude", "shorter", "--promote", "terse")
+        assert message in output_of(*promote, code=ExitCode.USAGE).err
+        assert "terse" not in settings_file.read_text("utf-8").lower()
 
-    monkeypatch.setattr("typer.confirm", confirm)
 
-    printed = output_of(
-        "experiment", "conclude", "shorter", "--promote", "terse", code=ExitCode.USAGE
-    ).err
-
-    assert message in printed
-    assert "terse" not in settings_file.read_text("utf-8").lower()
+def confirmed_after(change: Callable[[], object], *_: object, **__: object) -> bool:
+    change()
+    return True
 
 
 def test_the_client_starts_compares_and_concludes(settings: Settings, settings_file: Path) -> None:

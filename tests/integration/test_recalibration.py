@@ -49,13 +49,22 @@ def calibrated(pipeline: Pipeline) -> Sequence[tuple[object, ...]]:
     )
 
 
-def test_there_is_no_calibration_without_enough_judgments(pipeline: Pipeline) -> None:
+def test_a_calibration_needs_enough_judgments_and_is_stored_once(pipeline: Pipeline) -> None:
     assert "There are no judged answers yet" in output_of("recalibrate").err
     add_judgments(pipeline, 0.9, 29, 0)
     add_judgments(pipeline, 0.5, 10, 4)
 
     assert "too few" in output_of("recalibrate").out
     assert calibrated(pipeline) == [(claim, None, None, None) for claim in CLAIMS]
+
+    add_judgments(pipeline, 0.8, 30, 20)
+    for _ in range(2):
+        assert run(["recalibrate"]) == ExitCode.SUCCESS
+    add_judgments(pipeline, 0.7, 0, 50)
+    assert run(["recalibrate"]) == ExitCode.SUCCESS
+    stored = "SELECT judged, judged_right FROM calibrations ORDER BY learnt_at"
+    assert pipeline.rows(stored) == [(93, 69), (143, 69)]
+    assert {row[3] for row in calibrated(pipeline)} == {143}
 
 
 def test_the_calibrated_confidence_is_beside_the_reported_one(pipeline: Pipeline) -> None:
@@ -75,22 +84,6 @@ def test_the_calibrated_confidence_is_beside_the_reported_one(pipeline: Pipeline
     assert [row[1] for row in rows] == pytest.approx([calibrate(points, claim) for claim in CLAIMS])
     assert [row[1] for row in rows] == pytest.approx([0.1, 0.3, 0.75, 1.0])
     assert [row[2:] for row in rows] == [*[(False, 300)] * 3, (True, 300)]
-
-
-def test_an_unchanged_calibration_is_not_stored_again(pipeline: Pipeline) -> None:
-    add_judgments(pipeline, 0.8, 30, 20)
-    for _ in range(2):
-        assert run(["recalibrate"]) == ExitCode.SUCCESS
-    assert pipeline.value("SELECT count(*) FROM calibrations") == 1
-    add_judgments(pipeline, 0.7, 0, 50)
-
-    assert run(["recalibrate"]) == ExitCode.SUCCESS
-
-    assert pipeline.rows("SELECT judged, judged_right FROM calibrations ORDER BY learnt_at") == [
-        (50, 30),
-        (100, 30),
-    ]
-    assert {row[3] for row in calibrated(pipeline)} == {100}
 
 
 def test_without_scikit_learn_a_hint_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

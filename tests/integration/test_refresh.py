@@ -166,27 +166,26 @@ def test_current_answers_are_not_stale(desk: Desk, monkeypatch: pytest.MonkeyPat
     assert "template (was classification.analyze@0)" in desk.said(submission.name, "--dry-run")
 
 
-@pytest.mark.parametrize(
-    ("lines", "reasons"),
-    [
-        (['labels = ["invoice", "letter"]'], {"labels": ""}),
-        ([THREE, 'instructions = "Look twice."'], {"instructions": ""}),
-        (
-            [THREE, "votes = 3", "confidence_threshold = 0.9"],
-            {"options": "confidence_threshold, votes"},
-        ),
-        ([THREE, f'model = "{GPT}"'], {"model": "openai/scripted"}),
-    ],
-)
-def test_the_difference_of_the_question_is_the_reason(
-    desk: Desk, lines: Sequence[str], reasons: Mapping[str, str]
-) -> None:
+CHANGES: list[tuple[Sequence[str], Mapping[str, str]]] = [
+    (['labels = ["invoice", "letter"]'], {"labels": ""}),
+    ([THREE, 'instructions = "Look twice."'], {"instructions": ""}),
+    (
+        [THREE, "votes = 3", "confidence_threshold = 0.9"],
+        {"options": "confidence_threshold, votes"},
+    ),
+    ([THREE, f'model = "{GPT}"'], {"model": "openai/scripted"}),
+]
+
+
+def test_the_difference_of_the_question_is_the_reason(desk: Desk) -> None:
     """This includes answers of a run, since they are in the table of the profile."""
     submission = desk.classify("a.txt", "b.txt")
-    text = PROFILE.replace(f'model = "{SCRIPTED}"\n', "") if "model" in reasons else PROFILE
-    (desk.folder / "chordwise.toml").write_text(text + "\n".join(lines), "utf-8")
+    for lines, reasons in CHANGES:
+        text = PROFILE.replace(f'model = "{SCRIPTED}"\n', "") if "model" in reasons else PROFILE
+        (desk.folder / "chordwise.toml").write_text(text + "\n".join(lines), "utf-8")
 
-    assert desk.reasons("--profile", "letters") == desk.reasons(submission.name) == [(reasons, 2)]
+        of_profile, of_run = desk.reasons("--profile", "letters"), desk.reasons(submission.name)
+        assert of_profile == of_run == [(reasons, 2)]
 
 
 def test_the_price_is_given_for_online_and_batches(desk: Desk) -> None:
@@ -276,34 +275,27 @@ def test_corrections_are_kept_and_judge_the_new_answer(desk: Desk) -> None:
     ) == [(False, "invoice", "letter")]
 
 
-@pytest.mark.parametrize(
-    ("lines", "shown"),
-    [
-        ([THREE, 'instructions = "Look twice."'], "invoice"),
-        (['labels = ["invoice", "letter", "bill"]'], "invoice"),
-        (['labels = ["bill", "letter"]'], "letter"),
-    ],
-)
-def test_corrections_are_kept_for_a_changed_question(
-    desk: Desk, lines: Sequence[str], shown: str
-) -> None:
+def test_corrections_are_kept_for_a_changed_question(desk: Desk) -> None:
+    """They are as long as the question has the right label."""
     submission = desk.classify("a.txt")
     right = ["--correct", "label=invoice", "--author", "Ada"]
     assert run(["feedback", submission.name, *right]) == ExitCode.SUCCESS
-    desk.profile(*lines)
+    for name, lines, shown in (
+        ("instructed", [THREE, 'instructions = "Look twice."'], "invoice"),
+        ("other labels", ['labels = ["invoice", "letter", "bill"]'], "invoice"),
+        ("without the label", ['labels = ["bill", "letter"]'], "letter"),
+    ):
+        desk.profile(*lines)
 
-    desk.call("--profile", "letters", "--no-wait", "--run-name", "again")
-    answer_queued_jobs(desk)
+        desk.call("--profile", "letters", "--no-wait", "--run-name", name)
+        answer_queued_jobs(desk)
 
-    said = "Ada" if shown == "invoice" else None
-    assert desk.pipeline.rows(
-        "SELECT output ->> 'primary_label', judged_by, judged_at IS NOT NULL"
-        " FROM document_results WHERE run = 'again'"
-    ) == [(shown, said, said is not None)]
-    assert desk.pipeline.rows(
-        "SELECT final_value, judged_by, judged_at IS NOT NULL"
-        " FROM fact_quotes WHERE run = 'again' AND path = '/primary_label'"
-    ) == [(shown, said, said is not None)]
+        said = "Ada" if shown == "invoice" else None
+        judged = f"judged_by, judged_at IS NOT NULL FROM {{}} WHERE run = '{name}'"
+        results = judged.format("document_results")
+        facts = judged.format("fact_quotes") + " AND path = '/primary_label'"
+        for rows in (f"output ->> 'primary_label', {results}", f"final_value, {facts}"):
+            assert desk.pipeline.rows(f"SELECT {rows}") == [(shown, said, said is not None)]
 
 
 @contextmanager
@@ -437,20 +429,19 @@ def statements(desk: Desk) -> tuple[int, int]:
     return len(looked), len(taken)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        (),
-        ("latest", "--try", "0"),
-        ("latest", "--try", "5", "--failed"),
-        ("latest", "--try", "5", "--no-wait"),
-        ("gone",),
-    ],
-)
-def test_invalid_options_are_refused(desk: Desk, arguments: Sequence[str]) -> None:
-    desk.classify("a.txt")
+INVALID: list[Sequence[str]] = [
+    (),
+    ("latest", "--try", "0"),
+    ("latest", "--try", "5", "--failed"),
+    ("latest", "--try", "5", "--no-wait"),
+    ("gone",),
+]
 
-    assert run(["refresh", *arguments, "--yes"]) == ExitCode.USAGE
+
+def test_invalid_options_are_refused(desk: Desk) -> None:
+    desk.classify("a.txt")
+    for arguments in INVALID:
+        assert run(["refresh", *arguments, "--yes"]) == ExitCode.USAGE
     assert desk.pipeline.value("SELECT count(*) FROM runs") == 1
 
 

@@ -115,29 +115,28 @@ def test_both_models_answer_the_documents(settings: Settings, tmp_path: Path, la
 OUTSIDE = "../private.json"
 
 
-@pytest.mark.parametrize(
-    "entries",
-    [
-        {"documents": "linked"},
-        {"layout": "records", "label": "/label"},
-        {"gold": OUTSIDE},
-        {"schema": OUTSIDE},
-    ],
-)
-def test_a_suite_names_only_what_is_in_its_folder(
-    settings: Settings, tmp_path: Path, entries: dict[str, object]
-) -> None:
+PLACES: list[dict[str, object]] = [
+    {"documents": "linked"},
+    {"layout": "records", "label": "/label"},
+    {"gold": OUTSIDE},
+    {"schema": OUTSIDE},
+]
+
+
+def test_a_suite_names_only_what_is_in_its_folder(settings: Settings, tmp_path: Path) -> None:
     """A suite may come from elsewhere; other files of its user are not read, and not sent."""
     (tmp_path / "private.json").write_text("{}", "utf-8")
     question = {"types": ["classification"], "labels": LABELS}
-    folder = a_suite(tmp_path / "suite", **question, **entries)
+    folder = a_suite(tmp_path / "suite", **question)
     (folder / "linked").symlink_to(tmp_path)
     (folder / "documents").mkdir()
     (folder / "documents" / "a.txt").write_text(words("a"), "utf-8")
     written(folder / "gold.jsonl", {"id": 1, "label": "letter", "path": OUTSIDE})
 
-    with pytest.raises(UsageError, match="outside of its folder"):
-        suite.read(settings, folder)
+    for places in PLACES:
+        a_suite(folder, **question, **places)
+        with pytest.raises(UsageError, match="outside of its folder"):
+            suite.read(settings, folder)
 
 
 def test_the_pages_of_facts_are_compared(settings: Settings, tmp_path: Path) -> None:
