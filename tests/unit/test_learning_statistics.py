@@ -258,10 +258,10 @@ def test_only_a_regular_file_of_limited_size_is_read(
             read(path)
 
 
-SIZES = st.dictionaries(st.text(max_size=3), st.integers(1, 500), min_size=1, max_size=8)
+SIZES = st.dictionaries(st.text(max_size=3), st.integers(1, 60), min_size=1, max_size=6)
 
 
-@given(SIZES, st.integers(0, 600))
+@given(SIZES, st.integers(0, 90))
 def test_each_stratum_contributes_its_share(sizes: dict[str, int], count: int) -> None:
     given_by = allot(sizes, count)
 
