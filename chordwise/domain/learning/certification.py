@@ -9,7 +9,7 @@ fixed sequence Bonferroni procedure for testing multiple endpoints”, 2003).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import takewhile
@@ -253,5 +253,10 @@ def _sets(answers: Sequence[tuple[float, bool | None]]) -> Iterator[_Set]:
     edges = {ranked[math.ceil(len(ranked) * part / SETS) - 1] for part in range(1, SETS + 1)}
     for edge in sorted(edges, reverse=True):
         members = [is_right for score, is_right in answers if score >= edge]
-        checked = list(takewhile(lambda is_right: is_right is not None, members))
-        yield _Set(edge, len(members), len(checked), checked.count(False))
+        yield _Set(edge, len(members), *counted_checks(members))
+
+
+def counted_checks(outcomes: Iterable[bool | None]) -> tuple[int, int]:
+    """Return how many answers precede the first unchecked one, and how many of them are wrong."""
+    checked = list(takewhile(lambda is_right: is_right is not None, outcomes))
+    return len(checked), checked.count(False)

@@ -195,16 +195,21 @@ def _min_rate(ones: float, noughts: float, risk: float) -> float:
 
 
 def further_checks(
-    population: int, checks: int, wrong: int, max_error: float, risk: float
+    population: int, checks: int, wrong: int, max_error: float, risk: float, share: float = 0.0
 ) -> int | None:
-    """Return how many more right checks prove `max_error`, None if `wrong` exceeds it."""
+    """Return how many more checks prove `max_error`, None if `wrong` exceeds it.
+
+    Of these, `share` is wrong: by default none.
+    """
     refuted = math.floor(max_error * population) + 1
     if wrong >= refuted:
         return None
     return bisect_left(
         range(checks, population),
         True,
-        key=lambda total: _is_fewer(refuted, population, total, wrong, risk),
+        key=lambda total: _is_fewer(
+            refuted, population, total, wrong + round(share * (total - checks)), risk
+        ),
     )
 
 
@@ -213,15 +218,9 @@ def expected_checks(population: int, checks: int, wrong: int, max_error: float, 
 
     Assumed is the share of wrong checks, after 1 / `max_error` more with a quarter of a wrong one.
     """
-    refuted = math.floor(max_error * population) + 1
     share = (wrong + 0.25) * max_error / (checks * max_error + 1)
-    return bisect_left(
-        range(checks, population),
-        True,
-        key=lambda total: _is_fewer(
-            refuted, population, total, wrong + round(share * (total - checks)), risk
-        ),
-    )
+    further = further_checks(population, checks, wrong, max_error, risk, share)
+    return population - checks if further is None else further
 
 
 def max_wrong(population: int, checks: int, wrong: int, risk: float) -> int:

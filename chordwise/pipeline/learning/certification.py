@@ -21,7 +21,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from itertools import takewhile
 from typing import TypeAlias
 
 from sqlalchemy.orm import Session
@@ -322,7 +321,7 @@ class _Round:
             else:
                 before = None
             later = self._later(unit, accept_from)
-            further, wrong = _checks(later)
+            further, wrong = certification.counted_checks(one["is_right"] for one in later)
             if statistics.is_above(further, wrong, max_error, risk):
                 withdrawn = CertificationVerdict.WITHDRAWN
                 certificate = replace(certificate, verdict=withdrawn, accepted=0, accept_from=None)
@@ -380,12 +379,12 @@ class _Round:
         if before["error_bound"] > max_error or before["risk"] > self.bounds.risk:
             return False
         certified = [
-            candidate
+            candidate["is_right"]
             for candidate in self.units[unit]
             if candidate["created_at"] <= before["certified_at"]
             and candidate["score"] >= before["accept_from"]
         ]
-        checks, wrong = _checks(certified)
+        checks, wrong = certification.counted_checks(certified)
         population, checks = max(len(certified), before["accepted"]), max(checks, before["checks"])
         further = statistics.further_checks(population, checks, wrong, max_error, self._risk(unit))
         return bool(wrong <= before["wrong"] or further == 0)
@@ -446,12 +445,6 @@ def _to_check(
         to_check.sort(key=lambda candidate: candidate["about"] not in of_later)
     columns = ("source", "job_id", "paths")
     return [{name: row[name] for name in columns} for row in to_check[:_MAX_TO_CHECK]]
-
-
-def _checks(candidates: Sequence[Row]) -> tuple[int, int]:
-    """Return how many answers precede the first unchecked one, and how many of them are wrong."""
-    checked = list(takewhile(lambda candidate: candidate["is_right"] is not None, candidates))
-    return len(checked), sum(candidate["is_right"] is False for candidate in checked)
 
 
 def _store(
