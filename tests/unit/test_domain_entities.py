@@ -7,9 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from chordwise.domain.entities import group
-from chordwise.domain.entities.decisions import Action, Decision
-from chordwise.domain.entities.decisions import entities as replay
+from chordwise.domain.entities import Action, Decision, group
+from chordwise.domain.entities import entities as replay
 from chordwise.domain.entities.spellings import EntityKind
 from tests.fakes.entity_pairs import Names, pairs_of, scores
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Author, Model, Yes
-from chordwise.domain.entities.decisions import Action
+from chordwise.domain.entities import Action
 from chordwise.domain.entities.spellings import EntityKind
 from chordwise.domain.money import dollars
 from chordwise.domain.number_formats import counted

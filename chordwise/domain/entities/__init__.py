@@ -3,16 +3,19 @@
 Spellings that say the same are joined first, then those that say less (without a legal form, with
 initials, as an acronym) if only one entity says more, and last words with typing errors. Names are
 compared within blocks of the same initials or final letters only. What is similar and was not
-joined is a doubtful pair, on which a person or a model decides.
+joined is a doubtful pair, on which a person or a model decides; `entities` replays the decisions.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import partial
 from itertools import combinations, pairwise
+from operator import itemgetter
 
 from rapidfuzz import process
 from rapidfuzz.distance import OSA, Prefix
@@ -485,3 +488,67 @@ def _are_variants(a: str, b: str) -> bool:
     if len(a) == len(b):
         return {rest_a[0], rest_b[0]} <= _VOWELS and rest_a[1:] == rest_b[1:]
     return max(rest_a, rest_b, key=len)[0] in "hpty"  # Thomson and Thompson
+
+
+# The decisions of people, which are replayed in their order
+
+
+class Action(StrEnum):
+    """What a decision does; stored in `entity_decisions.action`."""
+
+    MERGE = "merge"
+    SPLIT = "split"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """All names are one entity, or the others are not the first one but another."""
+
+    id: uuid.UUID
+    action: Action
+    names: Sequence[str]
+
+
+def entities(
+    joins: Mapping[str, tuple[uuid.UUID, str]], decisions: Iterable[Decision]
+) -> dict[str, uuid.UUID]:
+    """Return the identity of the entity of each value.
+
+    `joins` has the id of a value and the value that it joined. Ids ascend with time: a value is
+    where the other one was when it joined. A decision is not replayed before its values.
+    """
+    events: list[tuple[uuid.UUID, int, str | Decision]] = [
+        (id_, -1, value) for value, (id_, _) in joins.items()
+    ]
+    for number, decision in enumerate(decisions):
+        if joins.keys() >= {*decision.names}:
+            last = max(joins[name][0] for name in decision.names)
+            events.append((max(decision.id, last), number, decision))
+    replay = _Replay()
+    for id_, _, event in sorted(events, key=itemgetter(0, 1)):
+        if isinstance(event, Decision):
+            replay.decide(event)
+        else:
+            replay.move([event], replay.entity.get(joins[event][1], id_))
+    return replay.entity
+
+
+class _Replay:
+    def __init__(self) -> None:
+        self.entity: dict[str, uuid.UUID] = {}
+        self._members: dict[uuid.UUID, set[str]] = defaultdict(set)
+
+    def move(self, values: Iterable[str], target: uuid.UUID) -> None:
+        for value in values:
+            self._members[self.entity.get(value, target)].discard(value)
+            self.entity[value] = target
+            self._members[target].add(value)
+
+    def decide(self, decision: Decision) -> None:
+        first, *others = decision.names
+        entity = self.entity[first]
+        if decision.action is Action.SPLIT:
+            self.move((name for name in others if self.entity[name] == entity), decision.id)
+            return
+        for other in others:
+            self.move([*self._members[self.entity[other]]], entity)

@@ -15,8 +15,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain import identifiers, json_values, schemas
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.answer_tables import AnswerColumn
-from chordwise.domain.entities import group
-from chordwise.domain.entities.decisions import Action, Decision, entities
+from chordwise.domain.entities import Action, Decision, entities, group
 from chordwise.domain.entities.spellings import MAX_NAME, EntityKind, kind_of
 from chordwise.domain.grounding import Source
 from chordwise.domain.items import ColumnKind
