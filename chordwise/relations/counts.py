@@ -58,15 +58,17 @@ _COMPARED = {
     Operator.AT_LEAST: ">=",
 }
 NOT_TAKEN_IN = Relation(
-    query="""SELECT i.source, (array_agg(i.outcome::text ORDER BY i.id DESC))[1] AS reason,
-    (array_agg(i.message ORDER BY i.id DESC))[1] AS message
-FROM intakes AS i INNER JOIN runs AS r ON r.id = i.run_id
-WHERE r.saved_as = %(table)s AND i.outcome NOT IN ('accepted', 'duplicate') AND NOT EXISTS (
+    query="""SELECT DISTINCT ON (i.source) i.source, i.outcome::text AS reason, i.message
+FROM intakes AS i INNER JOIN runs AS r ON r.id = i.run_id""",
+    filters={
+        "table": """r.saved_as = %(table)s AND i.outcome NOT IN ('accepted', 'duplicate')
+AND NOT EXISTS (
     SELECT FROM intakes AS later INNER JOIN runs AS s ON s.id = later.run_id
     WHERE s.saved_as = %(table)s AND later.source = i.source AND later.id > i.id
         AND later.outcome IN ('accepted', 'duplicate')
-) GROUP BY i.source""",
-    order="i.source",
+)"""
+    },
+    order="i.source, i.id DESC",
 )
 """The files of a table's runs of which no document was made, with the newest reason."""
 QUOTES = Relation(
@@ -321,11 +323,8 @@ WHERE value IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {_MAX_SAMPLES
         names = [column.name for column in cursor.description or ()]
         result = cursor.fetchall()
         documents = rows(connection, self._accounts(plan).replace("%", "%%"))
-        not_taken = [
-            row
-            for row in NOT_TAKEN_IN.read(connection, {"table": self.stored.name})
-            if not plan.paths or _is_below(row["source"], plan.paths)
-        ]
+        below = [condition.replace("%", "%%") for condition in _below("i", plan.paths)]
+        not_taken = NOT_TAKEN_IN.read(connection, {"table": self.stored.name}, where=below)
         of_state: dict[str, list[Row]] = defaultdict(list)
         for document in documents:
             of_state[document["state"]].append(document)
@@ -478,15 +477,6 @@ def _at(source: str, path: str) -> str:
     return f"{source} = {quoted_value(path)} OR {' OR '.join(within)}"
 
 
-def _is_below(source: str, paths: Sequence[str]) -> bool:
-    return any(
-        source == path
-        or source.startswith((f"{path}/", f"{path}#"))
-        or (path == "." and not _WHOLE.match(source))
-        for path in paths
-    )
-
-
 def _numbers(count: int) -> str:
     return ", ".join(str(number + 1) for number in range(count))
 
@@ -552,13 +542,9 @@ def _read(count: Count) -> int:
 
 def cell(value: object) -> str:
     """Return a value of a row as text."""
-    return (
-        "∅"
-        if value is None
-        else value
-        if isinstance(value, str)
-        else json_values.encoded(value).strip('"')
-    )
+    if value is None:
+        return "∅"
+    return value if isinstance(value, str) else json_values.encoded(value).strip('"')
 
 
 def account(count: Count) -> Iterator[str]:
