@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import cycle
 
 import pytest
 import redis
@@ -54,10 +55,15 @@ class Fleet:
     policy: LimitPolicy
     clock: SleptClock = field(default_factory=SleptClock)
     _asked: int = 0
+    _workers: Iterator[SharedLimits] = field(init=False)
+
+    def __post_init__(self) -> None:
+        workers = [SharedLimits(self.client, ENDPOINT, self.policy, self.clock) for _ in range(3)]
+        self._workers = cycle(workers)
 
     def limits(self) -> SharedLimits:
         """Return the limits as another worker sees them."""
-        return SharedLimits(self.client, ENDPOINT, self.policy, self.clock)
+        return next(self._workers)
 
     def ask(
         self, priority: Priority = Priority.INTERACTIVE, tokens: int = 10

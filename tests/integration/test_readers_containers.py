@@ -132,7 +132,6 @@ def test_a_part_that_exceeds_its_limits_does_not_affect_others() -> None:
             "unpacked_size",
             id="size",
         ),
-        pytest.param(nested(9, b"x"), ReaderSettings(), 0, "nested_too_deep", id="depth"),
     ],
 )
 def test_the_number_of_documents_in_a_file_is_limited(
@@ -148,14 +147,14 @@ def test_the_number_of_documents_in_a_file_is_limited(
 
 def test_the_time_for_a_file_is_limited() -> None:
     """This holds however quick each part is; documents before the limit are kept."""
-    page = b"<html>" + b"<p hidden>x &amp; y</p>" * 40_000 + b"<p>seen"
-    data = archive({f"{number}.html": page for number in range(120)})
-    with Reader(ReaderSettings(file_timeout_seconds=4)) as reader:
+    page = b"<html>" + b"<p hidden>x &amp; y</p>" * 10_000 + b"<p>seen"
+    data = archive({f"{number}.html": page for number in range(480)})
+    with Reader(ReaderSettings(file_timeout_seconds=2)) as reader:
         documents = listed(reader.documents_in(data, "a.zip"))
         after = listed(reader.documents_in(b"next", "b.txt"))
 
     texts = [text for _, text in documents]
-    assert 1 < len(texts) < 120
+    assert 1 < len(texts) < 480
     assert texts == ["seen"] * (len(texts) - 1) + ["file_timeout"]
     assert documents[-1][0] == "a.zip"
     assert after == [("b.txt", "next")]
@@ -169,7 +168,7 @@ def test_the_reading_process_holds_no_file_in_memory(
 ) -> None:
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", method) as packed:
-        packed.writestr("a.bin", os.urandom(60 * MEGABYTE))
+        packed.writestr("a.bin", os.urandom(24 * MEGABYTE))
     tracemalloc.start()
     try:
         (document,) = reader.read_documents(path)
@@ -177,7 +176,7 @@ def test_the_reading_process_holds_no_file_in_memory(
     finally:
         tracemalloc.stop()
 
-    assert (document.source, document.byte_count) == (f"{path}#a.bin", 60 * MEGABYTE)
+    assert (document.source, document.byte_count) == (f"{path}#a.bin", 24 * MEGABYTE)
     assert peak < 8 * MEGABYTE
 
 

@@ -331,15 +331,15 @@ def test_a_file_that_changes_during_reading_has_no_text(tmp_path: Path) -> None:
 
 
 def test_text_too_large_for_the_memory_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "memory_megabytes", lambda: 675)
+    monkeypatch.setattr(machine, "memory_megabytes", lambda: 582)
     with Reader(ReaderSettings()) as reader:
-        text = reader.read_bytes(b"words " * 3_200_000, "a.txt")
-        file = reader.read_bytes(bytes(90 * 1024 * 1024), "b.bin")
+        text = reader.read_bytes(b"words " * 2_000_000, "a.txt")
+        file = reader.read_bytes(bytes(56 * 1024 * 1024), "b.bin")
 
     assert failure_of(text) == ("too_large", "too_many_characters")
     assert failure_of(file)[0] == "too_large"
     assert isinstance(file, UnreadDocument)
-    assert file.error.what == "b.bin is larger than 85 MB."
+    assert file.error.what == "b.bin is larger than 54 MB."
     assert "more memory" in file.error.hint
 
 

@@ -40,10 +40,16 @@ def _closing() -> Iterator[None]:
         _opened.popitem()[1].close()
 
 
+def document_of(
+    settings: ReaderSettings, data: bytes, name: str = "a.pdf"
+) -> ReadDocument | UnreadDocument:
+    """Read a file; those with the same settings share a reader."""
+    return _opened.setdefault(settings, Reader(settings)).read_bytes(data, name)
+
+
 def outcome(settings: ReaderSettings, data: bytes, name: str = "a.pdf") -> str:
-    """Return the text or the reason; files with the same settings share a reader."""
-    reader = _opened.setdefault(settings, Reader(settings))
-    document = reader.read_bytes(data, name)
+    """Return the text or the reason."""
+    document = document_of(settings, data, name)
     return (
         document.content.text.strip()
         if isinstance(document, ReadDocument)
@@ -51,9 +57,8 @@ def outcome(settings: ReaderSettings, data: bytes, name: str = "a.pdf") -> str:
     )
 
 
-def failure(settings: ReaderSettings, data: bytes, name: str = "a.pdf") -> ReadError:
-    with Reader(settings) as reader:
-        document = reader.read_bytes(data, name)
+def failure(settings: ReaderSettings, data: bytes) -> ReadError:
+    document = document_of(settings, data)
     assert isinstance(document, UnreadDocument)
     return document.error
 
@@ -76,8 +81,7 @@ def test_scanned_pages_among_others_are_recognized() -> None:
     tiny = pdf([f"{shown('Typed, 1O1 and')} 1 g {shown('l0l.', x=110)}", "10 10 20 20 re f"])
     mixed = joined(tiny, scan(WORDS))
 
-    with Reader(ReaderSettings()) as without, Reader(RECOGNIZING) as recognizing:
-        plain, read = without.read_bytes(mixed, "a.pdf"), recognizing.read_bytes(mixed, "a.pdf")
+    plain, read = document_of(ReaderSettings(), mixed), document_of(RECOGNIZING, mixed)
 
     assert isinstance(plain, ReadDocument)
     assert isinstance(read, ReadDocument)
@@ -143,7 +147,7 @@ def test_a_damaged_picture_is_reported() -> None:
 
 
 def test_a_picture_that_claims_to_be_huge_is_refused() -> None:
-    bomb = saved(Image.new("1", (40_000, 40_000)), "PNG")
+    bomb = saved(Image.new("1", (14_000, 14_000)), "PNG")
 
     assert failure(RECOGNIZING, bomb).outcome == "too_large"
 
@@ -198,8 +202,7 @@ def test_recognized_words_have_boxes() -> None:
     ):
         ink = ImageOps.invert(image).getbbox()
         assert ink is not None
-        with Reader(RECOGNIZING) as reader:
-            document = reader.read_bytes(data, "a.pdf")
+        document = document_of(RECOGNIZING, data)
         assert isinstance(document, ReadDocument)
         (page,) = document.content.places
         where = Places([page]).locate(0, len(WORDS))

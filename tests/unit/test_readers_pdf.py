@@ -238,7 +238,7 @@ def test_hidden_text_may_be_left_out() -> None:
 
 def test_shapes_are_compared_in_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
     overlap, calls = pdf._overlap, Counter[int]()
-    monkeypatch.setattr(pdf, "_BOXES_IN_CELL", 5)
+    monkeypatch.setattr(pdf, "_BOXES_IN_CELL", 2)
 
     def count(number: int) -> int:
         def counting(one: Box, two: Box, axis: int) -> bool:
@@ -251,7 +251,7 @@ def test_shapes_are_compared_in_linear_time(monkeypatch: pytest.MonkeyPatch) -> 
         pdf.read(build([f"{words} {boxes}"]), LIMIT)
         return calls[number]
 
-    assert count(4_000) < 3 * count(2_000)
+    assert count(2_000) < 3 * count(1_000)
 
 
 def changed(data: bytes, page: str = "", form: str = "") -> bytes:
