@@ -23,7 +23,7 @@ from chordwise.embedded.home import Level, StackState, home_at, locked, write_st
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.embedded.stack_plan import Commands
 from chordwise.errors import ConfigurationError, ExitCode, ServiceUnavailableError
-from chordwise.settings import InboxSettings
+from chordwise.settings import InboxSettings, Settings
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State
 from tests.fakes.stacks import (
@@ -89,20 +89,6 @@ def test_the_logs_of_running_processes_are_limited(home: Path) -> None:
     assert log.with_name("postgres.log.1").stat().st_size == processes.MAX_LOG_BYTES
 
 
-def test_changed_settings_start_a_new_worker(home: Path) -> None:
-    stack.ensure(settings_for(home), Level.ALL, commands=COMMANDS)
-    before = running(home)
-
-    stack.ensure(settings_for(home, model="openai/gpt-5"), Level.ALL, commands=COMMANDS)
-    stack.ensure(settings_for(home, model="openai/gpt-5"), Level.ALL, commands=COMMANDS)
-
-    after = running(home)
-    assert after.children["postgres"] == before.children["postgres"]
-    assert after.children["valkey"] == before.children["valkey"]
-    assert all_ended([before.children["worker"], before.children["scheduler"]])
-    assert {"worker", "scheduler"} <= set(after.children)
-
-
 @pytest.mark.nightly
 def test_inboxes_of_a_stack_are_not_ended_from_another_folder(home: Path, tmp_path: Path) -> None:
     """Otherwise files and schedules would wait for a command of their own folder.
@@ -128,20 +114,17 @@ def test_inboxes_of_a_stack_are_not_ended_from_another_folder(home: Path, tmp_pa
     assert all_ended([before.children["scheduler"]])
 
 
-def test_services_that_the_user_provides_are_not_started(home: Path, tmp_path: Path) -> None:
-    provided = stack.ensure(settings_for(tmp_path / "other"), Level.ALL, commands=COMMANDS)
-    settings = settings_for(
-        home, database_url=provided.database_url, broker_url=provided.broker_url
-    )
+def test_services_that_the_user_provides_are_not_started(home: Path, settings: Settings) -> None:
+    urls = settings.require_database_url(), settings.broker_url
+    provided = settings_for(home, database_url=urls[0], broker_url=urls[1])
 
-    services = stack.ensure(settings, Level.ALL, commands=COMMANDS)
+    services = stack.ensure(provided, Level.ALL, commands=COMMANDS)
 
     assert set(running(home).children) == {"worker", "scheduler"}
-    assert services.database_url == provided.database_url
+    assert (services.database_url, services.broker_url) == urls
     assert becomes(lambda: note_of(home, "worker") != "")
-    assert note_of(home, "worker").startswith(provided.require_database_url().get_secret_value())
+    assert note_of(home, "worker").startswith(urls[0].get_secret_value())
     assert stack.stop(home)
-    assert stack.stop(tmp_path / "other")
 
 
 def has_another(home: Path, name: str, before: ProcessIdentity) -> bool:
@@ -295,17 +278,27 @@ def worker(state: State, seconds: float = 0.0) -> Commands:
     return COMMANDS.model_copy(update={"worker": python(WORKER, state, str(seconds))})
 
 
-def test_a_stack_is_ready_when_its_worker_consumes(home: Path) -> None:
-    """It is also ready when its worker waits for servers: documents can be taken in."""
-    signs = []
+def test_changed_settings_start_a_new_worker_and_await_it(home: Path) -> None:
+    """The servers stay, and a stack is ready when its worker consumes.
 
-    for model in ("openai/gpt-5", "openai/gpt-6"):
+    It is also ready when its worker waits for servers: documents can be taken in.
+    """
+    signs, states = [], []
+
+    for model in ("openai/gpt-5", "openai/gpt-6", "openai/gpt-6"):
         commands = worker(State.CONSUMING, 1.0)
         stack.ensure(settings_for(home, model=model), Level.ALL, commands=commands)
         signs.append(liveness.last_sign(home, "worker"))
+        states.append(running(home))
     stack.ensure(settings_for(home), Level.ALL, commands=worker(State.HELD_UP))
 
-    assert all(sign.is_healthy and sign.age_seconds < 1 for sign in signs)
+    before, after, again = (state.children for state in states)
+    for server in ("postgres", "valkey"):
+        assert before[server] == after[server]
+    assert all_ended([before["worker"], before["scheduler"]])
+    assert {"worker", "scheduler"} <= set(after)
+    assert again == after
+    assert all(sign.is_healthy and sign.age_seconds < 1 for sign in signs[:2])
     log = home_at(home).log("stack").read_text("utf-8")
     assert "the worker is not ready yet: The worker is waiting for database or broker" in log
     assert running(home).phase == "ready"

@@ -14,7 +14,7 @@ from chordwise.errors import ChordwiseError, ConfigurationError, ModelAccessErro
 from chordwise.llm import batching
 from chordwise.llm.provider import connect
 from chordwise.pipeline.diagnosis.doctor import check_model
-from chordwise.settings import ModelSettings, load
+from chordwise.settings import load
 from tests.fakes.commands import output_of
 from tests.fakes.completion_requests import a_request
 from tests.peers.faulty_server import Behavior, FaultyServer, answer, faulty_server
@@ -216,12 +216,6 @@ def test_a_server_error_hides_secrets_of_the_address(folder: Path, server: Fault
 
     assert f"code={OWN}" in server.received[-1].line
     assert OWN not in f"{error.what} {error.hint}"
-
-
-def test_a_key_in_the_settings_of_a_model_is_used() -> None:
-    model = ModelSettings.model_validate({"provider": "openai", "api_key": OWN})
-
-    assert load().api_key_for(model).get_secret_value() == OWN
 
 
 CAPITAL = "Gateway-Planted-Key-5D1C"
