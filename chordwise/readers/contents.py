@@ -121,10 +121,7 @@ def opened(path: Path, max_megabytes: int, *, follow_symlinks: bool) -> BinaryIO
         descriptor = os.open(path, flags if follow_symlinks else flags | os.O_NOFOLLOW)
     file = os.fdopen(descriptor, "rb", buffering=0)
     try:
-        status = os.fstat(file.fileno())
-        _refuse_irregular(status.st_mode)
-        if status.st_size > max_megabytes * MEGABYTE:
-            raise failures.larger_than(max_megabytes)
+        _require_readable(os.fstat(file.fileno()), max_megabytes)
     except ReadError:
         file.close()
         raise
@@ -133,9 +130,7 @@ def opened(path: Path, max_megabytes: int, *, follow_symlinks: bool) -> BinaryIO
 
 def _fetched(path: RemotePath, max_megabytes: int) -> BinaryIO:
     status = path.stat()
-    _refuse_irregular(status.st_mode)
-    if status.st_size > max_megabytes * MEGABYTE:
-        raise failures.larger_than(max_megabytes)
+    _require_readable(status, max_megabytes)
     file = spooled(path.pieces()).file
     now = path.stat()
     if (now, now.st_mtime_ns, file.tell()) != (status, status.st_mtime_ns, status.st_size):
@@ -143,6 +138,12 @@ def _fetched(path: RemotePath, max_megabytes: int) -> BinaryIO:
         raise failures.changed()
     file.seek(0)
     return file
+
+
+def _require_readable(status: os.stat_result, max_megabytes: int) -> None:
+    _refuse_irregular(status.st_mode)
+    if status.st_size > max_megabytes * MEGABYTE:
+        raise failures.larger_than(max_megabytes)
 
 
 def _refuse_irregular(mode: int) -> None:

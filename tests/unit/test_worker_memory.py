@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chordwise.readers import limits
+from chordwise import machine
 from worker.process import limit_megabytes, resident_megabytes, watch_memory
 
 
@@ -30,6 +30,6 @@ def test_the_limit_suits_the_memory(
     available: int, processes: int, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The limit of one process and the usual memory of the others are below the container's."""
-    monkeypatch.setattr(limits, "memory_megabytes", lambda: available)
+    monkeypatch.setattr(machine, "memory_megabytes", lambda: available)
 
     assert limit_megabytes(processes) == limit

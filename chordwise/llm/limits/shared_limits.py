@@ -193,12 +193,9 @@ class SharedLimits:
         self._script = client.register_script(script)
         self._keys = [*endpoint.keys, PAUSES_KEY]
         self._endpoint = endpoint
-        configured = {
-            QuotaKind.REQUESTS: policy.requests_per_minute,
-            QuotaKind.TOKENS: policy.tokens_per_minute,
-        }
+        configured = LimitState.of_policy(policy).per_minute
         known = {name: value for name, value in asdict(policy).items() if value is not None}
-        known["configured"] = {kind: configured.get(kind) or 0 for kind in QuotaKind}
+        known["configured"] = {kind: configured.get(kind, 0) for kind in QuotaKind}
         known["pauses"] = endpoint.names
         self._known = json.dumps(known)
         self._clock = clock
