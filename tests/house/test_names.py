@@ -10,10 +10,9 @@ from tests.house.checkout import PACKAGES, ROOT, modules
 
 # Nouns that name a file in each layer that has to do with them.
 NOUNS = """
-accounts answer_tables answers ask budgets certification classification critique doctor entities
-experiments extraction feedback inbox insight jobs judgments learned_examples leases models
-night_report
-prompts
+accounts answer_tables answers ask batches budgets certification classification critique doctor
+entities experiments extraction feedback inbox insight jobs judgments learned_examples leases
+night_report prompts
 quote refresh results review runs schedules sentiment sql summary tokens
 """
 # Providers of models, and parts that each process or program has.

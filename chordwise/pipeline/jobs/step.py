@@ -133,22 +133,22 @@ class Step(Generic[Claimed]):
         try:
             try:
                 work()
-            except (LeaseLostError, ServiceUnavailableError):
-                raise
             except (PausingError, ConfigurationError) as error:
                 self._pause(error)
                 return False
             except (ModelError, AwaitingBatchError) as error:
                 self._postpone(error)
                 return False
-            except Exception as error:  # a defect ends the step visibly
-                log.exception("step.defect", **self.lease.names)
-                name = "this chunk" if self.lease.chunk_id else "the synthesis"
-                what = f"A bug in Chordwise stopped {name} ({type(error).__name__})."
-                fail(InternalError(what, "See the worker's log."))
         except LeaseLostError:
             self.context.leases.record_loss(self.lease, "answer")
             return False
+        except ServiceUnavailableError:
+            raise  # the database, not the model
+        except Exception as error:  # a defect ends the step visibly
+            log.exception("step.defect", **self.lease.names)
+            name = "this chunk" if self.lease.chunk_id else "the synthesis"
+            what = f"A bug in Chordwise stopped {name} ({type(error).__name__})."
+            fail(InternalError(what, "See the worker's log."))
         return True
 
     def is_given_up(self, error: ChordwiseError) -> bool:
