@@ -22,11 +22,13 @@ from chordwise.domain.analysis_tasks import (
     Stage,
 )
 from chordwise.domain.answers import Answer
+from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.model import ChatModel, CompletionRequest, FinishReason
 from chordwise.pipeline.asking import AskingPolicy, Question, ask
 from chordwise.pipeline.asking.check import CheckResult
+from chordwise.pipeline.asking.question import about_part
 from tests.fakes.asking import GOOD, OFFSET, PLAIN, TASK, TEXT, answer_of, question
 from tests.fakes.completion_requests import a_task
 from tests.fakes.pipeline import a_label, a_summary, quoting_the_text
@@ -317,6 +319,19 @@ def test_halves_cover_the_text(text: str, refusals: list[bool]) -> None:
     answer_of(ScriptedModel([line], repeat_last=True), text=text)
 
     assert "".join("".join(answered).split()) == "".join(text.split())
+
+
+def test_both_halves_of_a_continued_table_have_its_header() -> None:
+    header = Source("| a | b |\n|---|---|", offset=5)
+    whole = Source("| 1 | 2 |\n| 3 | 4 |\n", offset=50, header=header)
+
+    for start in (0, 10):
+        task, half = about_part(TASK, whole, start, start + 10)
+        assert (half.text, half.offset) == (whole.text[start : start + 10], 50 + start)
+        assert (half.header, task.header) == (header, header.text)
+        assert not task.is_whole
+    _, rest = about_part(TASK, replace(whole, header=None), 10, 20)
+    assert rest.header == Source("| 1 | 2 |", offset=50)
 
 
 def test_a_text_whose_answer_is_too_long_is_halved() -> None:
