@@ -126,6 +126,31 @@ def test_a_failed_chunk_makes_the_result_partial(small_chunks: Settings) -> None
     assert "of them for this" not in str(message)
 
 
+@pytest.mark.parametrize(
+    ("defective", "step", "kept"),
+    [("analyze_chunk.ask", "this chunk", 0), ("synthesize.examine", "the synthesis", 4)],
+)
+def test_a_defect_ends_its_step_visibly(
+    small_chunks: Settings, monkeypatch: pytest.MonkeyPatch, defective: str, step: str, kept: int
+) -> None:
+    """The job fails with a message that leads to the log, and the run ends."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(f"chordwise.pipeline.jobs.{defective}", fail)
+    pipeline = a_pipeline(small_chunks, quoting_the_text, repeat_last=True)
+    submission = pipeline.analyze(LONG)
+
+    job = pipeline.job(submission)
+    assert (job.status, job.error_code) == (JobStatus.FAILED, "internal")
+    assert f"A bug in Chordwise stopped {step} (RuntimeError)." in str(job.error_message)
+    assert job.hint == "See the worker's log."
+    succeeded = pipeline.value("SELECT count(*) FROM chunks WHERE status = 'succeeded'")
+    assert succeeded == kept
+    assert pipeline.value("SELECT status FROM runs") == "finished"
+
+
 def test_the_reason_of_a_single_chunk_has_no_count(settings: Settings) -> None:
     pipeline = a_pipeline(settings, "no JSON", repeat_last=True)
     pipeline.analyze(PARAGRAPH)
