@@ -250,7 +250,7 @@ def test_every_model_error_is_listed_with_its_usual_hint() -> None:
         if issubclass(class_, ModelError) and class_ is not ModelError
     ]
     rows = re.findall(
-        r"^\| [^|]+ \| `(\w+)` \| [^|]+ \| ([^|]+) \|$", text_of("docs/failures.md"), re.MULTILINE
+        r"^\| [^|]+ \| `(\w+)` \| [^|]+ \| ([^|]+) \|$", text_of("docs/models.md"), re.MULTILINE
     )
 
     assert dict(rows) == {kind.code: kind.usual_hint for kind in kinds}
