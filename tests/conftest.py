@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 import redis
+import structlog
 from psycopg import sql
 from pydantic import SecretStr
 from sqlalchemy import URL, Engine, create_engine
@@ -244,6 +245,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption("--litellm", type=_absolute, help="the command of LiteLLM's proxy to use")
     parser.addoption("--redis", type=_absolute, help="the Redis or Valkey server program to use")
+
+
+def pytest_configure() -> None:
+    """Log exceptions without their local variables, whose rendering takes a second each."""
+    renderer = structlog.get_config()["processors"][-1]
+    renderer.exception_formatter = structlog.dev.plain_traceback
 
 
 @pytest.hookimpl(wrapper=True)
