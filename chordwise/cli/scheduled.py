@@ -131,7 +131,7 @@ def checks(settings: Settings, session: Session | None) -> Iterator[Check]:
                 schedule = occurrences.settings_of(row)
             except ValueError:
                 what = f"{row.name} is invalid: {occurrences.defect_of(row)}."
-                error = ConfigurationError(what, occurrences.WHOSE_DEFECT)
+                error = ConfigurationError(what, occurrences.DEFECT_HINT)
                 yield failed(f"schedule {row.name}", error)
             else:
                 yield check(settings, row.name, schedule, Path(row.folder))

@@ -192,7 +192,7 @@ def table(rows: Sequence[Row]) -> RenderableType:
 
 
 def _defect(row: Row) -> Text:
-    what = f"{row['name']} is invalid: {row['defect']}. {occurrences.WHOSE_DEFECT}"
+    what = f"{row['name']} is invalid: {row['defect']}. {occurrences.DEFECT_HINT}"
     return Text(one_line(what), style="yellow")
 
 

@@ -61,7 +61,7 @@ Clock: TypeAlias = Callable[[Session], datetime]
 """Returns the current time; by default that of the database."""
 ON_TIME = timedelta(minutes=10)
 """The delay after which a due time counts as missed, as no scheduler was running."""
-WHOSE_DEFECT = "Another version wrote it. Update this version, or define the schedule again."
+DEFECT_HINT = "Another version wrote it. Update this version, or define the schedule again."
 _DUE = End(status=ScheduleRunStatus.DUE)
 _STILL_RUNNING = End(
     status=ScheduleRunStatus.SKIPPED,
@@ -227,7 +227,7 @@ def start_now(session: Session, name: str, now: datetime) -> None:
     """
     schedule = require(session, name)
     if defect := defect_of(schedule):
-        raise UsageError(f"The schedule “{name}” cannot be read: {defect}.", WHOSE_DEFECT)
+        raise UsageError(f"The schedule “{name}” cannot be read: {defect}.", DEFECT_HINT)
     if schedules.unfinished(session, schedule.id) is not None:
         raise UsageError(
             f"The schedule “{name}” is running.",
