@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from chordwise.pipeline.inbox.reading_threads import SLOW_SECONDS
 from chordwise.pipeline.intake import document_batches
 from chordwise.pipeline.intake.found_files import FileSource, Found
 from chordwise.pipeline.intake.submit import Submission
+from chordwise.pipeline.jobs import run_control
 from chordwise.readers.discovery import FoundFile
 from chordwise.readers.reader import Columns, ReadingInterruptedError, Transcriber
 from tests.fakes.counting import counting
@@ -87,6 +89,35 @@ def test_a_file_that_cannot_be_claimed_does_not_affect_others(
     assert inbox.pipeline.value(SUBMITTED) == ["a.txt", "b.txt", "c.txt"]
 
 
+def take_with_slow(
+    inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch, names: str, *slow: str
+) -> threading.Event:
+    """Take files named by letters, the `slow` ones of which are read after the returned event."""
+    may_go_on = threading.Event()
+    read = FileSource.read
+
+    def slowly(
+        self: FileSource,
+        file: FoundFile,
+        columns: Columns,
+        name: str = "",
+        transcriber: Transcriber | None = None,
+    ) -> Iterator[Found]:
+        while file.source.endswith(slow) and not may_go_on.wait(0.01):
+            if self._reader._interruption.is_set():
+                self._reader._interruption.clear()
+                raise ReadingInterruptedError
+        yield from read(self, file, columns, name, transcriber)
+
+    monkeypatch.setattr(FileSource, "read", slowly)
+    monkeypatch.setattr(inbox.watch, "_reading_turn_seconds", 0.1)
+    for letter in names:
+        drop(inbox, f"{letter}.txt")
+        os.utime(inbox.folders.inbox / f"{letter}.txt", (ord(letter), ord(letter)))
+    inbox.take()
+    return may_go_on
+
+
 def test_files_behind_a_slow_one_are_read_without_waiting(
     inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,28 +126,7 @@ def test_files_behind_a_slow_one_are_read_without_waiting(
     The second slow one waits for the first. If that takes longer than a file may take, the watch
     says so.
     """
-    may_go_on = threading.Event()
-    read = FileSource.read
-
-    def slowly(
-        self: FileSource,
-        file: FoundFile,
-        columns: Columns,
-        shown: str = "",
-        transcriber: Transcriber | None = None,
-    ) -> Iterator[Found]:
-        while file.source.endswith(("b.txt", "c.txt")) and not may_go_on.wait(0.01):
-            if self._reader._interruption.is_set():
-                self._reader._interruption.clear()
-                raise ReadingInterruptedError
-        yield from read(self, file, columns, shown, transcriber)
-
-    monkeypatch.setattr(FileSource, "read", slowly)
-    monkeypatch.setattr(inbox.watch, "_reading_turn_seconds", 0.1)
-    for name in ("a.txt", "b.txt", "c.txt", "d.txt"):
-        drop(inbox, name)
-        os.utime(inbox.folders.inbox / name, (ord(name[0]), ord(name[0])))
-    inbox.take()
+    may_go_on = take_with_slow(inbox, monkeypatch, "abcd", "b.txt", "c.txt")
     wait_until(submitted(inbox, "a.txt"), 30, "the file before it")
 
     inbox.wait(SLOW_SECONDS)
@@ -133,6 +143,27 @@ def test_files_behind_a_slow_one_are_read_without_waiting(
 
     assert inbox.pipeline.value("SELECT array_agg(attempts) FROM inbox_files") == [1, 1, 1, 1]
     assert inbox.pipeline.value("SELECT count(*) FROM intakes") == 4
+
+
+def test_a_slow_file_of_a_cancelled_run_is_refused_without_those_behind_it(
+    inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go_on = take_with_slow(inbox, monkeypatch, "abc", "b.txt")
+    wait_until(submitted(inbox, "a.txt"), 30, "the file before it")
+    inbox.wait(SLOW_SECONDS)
+    wait_until(submitted(inbox, "a.txt", "c.txt"), 30, "the file behind it")
+
+    run_id = uuid.UUID(str(inbox.pipeline.value("SELECT id FROM runs")))
+    run_control.cancel(inbox.pipeline.context.database, run_id)
+    may_go_on.set()
+    reason = "SELECT reason FROM inbox_files WHERE name = 'b.txt'"
+
+    def is_refused() -> bool:
+        inbox.wait(0.05)
+        return inbox.pipeline.value(reason) == RunCancelledError.code
+
+    wait_until(is_refused, 30, "the refusal of the slow file")
+    assert inbox.pipeline.value("SELECT count(*) FROM runs") == 1
 
 
 def submitted(inbox: WatchedInbox, *names: str) -> Callable[[], bool]:

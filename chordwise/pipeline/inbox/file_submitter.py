@@ -120,8 +120,7 @@ class FileSubmitter:
                 self._enlist(run.submission, new)
             by_run = groupby(sorted(placed, key=_run_id), _run_id)
             for _, places in by_run:
-                if not self._read(task, list(places), reader):
-                    break
+                self._read(task, list(places), reader)
         finally:
             with self._lock:
                 for place in placed:
@@ -233,8 +232,8 @@ class FileSubmitter:
         for place, entry, entry_id in zip(placed, entries, entry_ids, strict=True):
             place.listed = entry.listed(entry_id)
 
-    def _read(self, task: ReadingTask, placed: Sequence[_Placed], reader: Reader) -> bool:
-        """Take in the listed files of one run; return false if the task is to end."""
+    def _read(self, task: ReadingTask, placed: Sequence[_Placed], reader: Reader) -> None:
+        """Take in the listed files of one run, as far as the task may begin them."""
         submission = placed[0].run.submission
         reading = _Reading(self._holder, task, submission.run_id, placed)
         hooks = Hooks(
@@ -249,7 +248,6 @@ class FileSubmitter:
             reading.interrupt(error)
         except RunCancelledError as error:
             reading.refuse_rest(error)
-        return not reading.is_ended
 
     def _place_of(self, file: InboxFile) -> tuple[_OpenRun | None, ListedFile | None]:
         """Return the run that a file was being taken into, and its entry on the list."""
@@ -331,7 +329,6 @@ class _Reading:
     def __init__(
         self, holder: Holder, task: ReadingTask, run_id: uuid.UUID, placed: Sequence[_Placed]
     ) -> None:
-        self.is_ended = False
         self._holder = holder
         self._task = task
         self._run_id = run_id
@@ -346,7 +343,6 @@ class _Reading:
         for entry in self._entries:
             self._current = self._files[entry.id]
             if not self._task.begin(self._current):
-                self.is_ended = True
                 return
             yield entry, None
 
@@ -381,12 +377,14 @@ class _Reading:
         """Record that the current file was interrupted; the files behind it are not begun."""
         if self._current is not None:
             self._task.outcomes[self._current.id] = error
-        self.is_ended = True
 
     def refuse_rest(self, error: RunCancelledError) -> None:
-        """Give the files that are not complete the reason of a cancelled run."""
+        """Give the files of the task that are not complete the reason of a cancelled run.
+
+        After a stop of the task, another one reads those that it has not begun.
+        """
         for file in self._files.values():
-            if file.id not in self._task.outcomes:
+            if file.id not in self._task.outcomes and self._task.begin(file):
                 _refuse(file, error)
 
 

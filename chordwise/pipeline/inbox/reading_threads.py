@@ -45,17 +45,19 @@ class ReadingTask:
         self._monotonic = monotonic
         self._submit = submit
         self._current: InboxFile | None = None
+        self._begun_ids: set[uuid.UUID] = set()
         self._is_stopping = False
         self._lock = Lock()
         self._thread = Thread(target=self._run, name="reading", daemon=True)
         self._thread.start()
 
     def begin(self, file: InboxFile) -> bool:
-        """Return whether a file may be read now; false after `stop_after_current`."""
+        """Return whether a file belongs to this task: not if it begins after a stop."""
         with self._lock:
-            if self._is_stopping:
+            if self._is_stopping and file.id not in self._begun_ids:
                 return False
             self._current = file
+            self._begun_ids.add(file.id)
             self.begun_at = self.last_at = self._monotonic()
             return True
 
@@ -72,10 +74,11 @@ class ReadingTask:
     @property
     def held(self) -> set[uuid.UUID]:
         """The ids of the files of this task; once it is stopping, only those that it has begun."""
-        if not self._is_stopping:
-            return {file.id for file in self.files}
-        through = list(self.outcomes)  # a copy, because the task's thread adds to it
-        return {*through, *([] if self._current is None else [self._current.id])}
+        with self._lock:
+            if not self._is_stopping:
+                return {file.id for file in self.files}
+            # A copy, because the task's thread adds outcomes.
+            return self._begun_ids.union(list(self.outcomes))
 
     def interrupt(self) -> None:
         """Interrupt the reader; the task ends soon after."""

@@ -58,7 +58,7 @@ class FileSource:
     ) -> Iterator[Found]:
         """Yield the documents in a file, each with its text or the reason that there is none.
 
-        `columns` are the columns that are read from tables; other files are not affected. `shown`
+        `columns` are the columns that are read from tables; other files are not affected. `name`
         is displayed instead of the path. `transcriber` reads pages without text.
 
         Raises:
