@@ -39,7 +39,8 @@ def by_repetition(cluster: Cluster) -> None:
     """Call the provider once more, and record the call in the ledger."""
     (row,) = cluster.rows(
         "INSERT INTO model_calls SELECT (jsonb_populate_record(c, jsonb_build_object("
-        "'id', gen_random_uuid()))).* FROM model_calls AS c LIMIT 1 RETURNING id::text"
+        "'id', gen_random_uuid(), 'question', NULL))).* FROM model_calls AS c LIMIT 1"
+        " RETURNING id::text"
     )
     known = cluster.provider.requests[0]
     cluster.provider.write_down(str(row[0]), known.prompt, known.authorization)

@@ -67,12 +67,15 @@ def test_files_of_an_invalid_profile_stay_in_the_inbox(tmp_path: Path, settings:
     inbox.close()
 
 
+@pytest.mark.parametrize("is_changed", [False, True])
 def test_a_kill_in_the_middle_of_a_file_leaves_its_run_open(
-    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, *, is_changed: bool
 ) -> None:
+    """If the file changes in the meantime, its other rows are refused, and all are read anew."""
     profiles = {"rows": Profile(text_column="text")}
     inbox = watched(tmp_path, settings, profiles)
-    inbox.drop("rows/a.csv", "".join(["text\n", *(f"Row {n}. {LETTER}\n" for n in range(6))]))
+    rows = "".join(["text\n", *(f"Row {n}. {LETTER}\n" for n in range(6))])
+    path = inbox.drop("rows/a.csv", rows)
     take_in, taken = Submission.take_in, list[object]()
 
     def killed(self: Submission, *batch: object) -> object:
@@ -95,14 +98,24 @@ def test_a_kill_in_the_middle_of_a_file_leaves_its_run_open(
     )
     assert inbox.pipeline.rows(account) == [(4, 1, False, "interrupted", "open")]
 
+    if is_changed:
+        path.write_text(rows.replace("Row 0", "Line 0"), "utf-8")
     inbox.begin_anew()
     inbox.deliver()
     inbox.wait(QUIET_SECONDS)
     inbox.work()
     inbox.wait(1)
 
+    reasons = "SELECT coalesce(reason, ''), count(*) FROM intakes GROUP BY 1 ORDER BY 1"
+    if is_changed:
+        assert inbox.pipeline.rows(reasons) == [("", 4 + 6), ("changed", 1)]
+        assert inbox.pipeline.value("SELECT bool_and(intakes_balance) FROM run_accounts")
+        inbox.close()
+        return
+    assert inbox.pipeline.rows(reasons) == [("", 6)]
     assert inbox.pipeline.rows(account) == [(6, 0, True, "finished", "finished")]
-    assert inbox.pipeline.value("SELECT count(DISTINCT source) FROM intakes") == 6
+    positions = "SELECT array_agg(position ORDER BY position) FROM inbox_intakes"
+    assert inbox.pipeline.value(positions) == list(range(6))
     assert (inbox.folders.done / "rows" / "a.csv").exists()
     inbox.close()
 

@@ -29,7 +29,13 @@ from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission, claim, open_run
 from chordwise.pipeline.jobs import run_control
 from chordwise.readers.discovery import discover
-from chordwise.readers.reader import Columns, ReadDocument, Reader, UnreadDocument
+from chordwise.readers.reader import (
+    Columns,
+    ReadDocument,
+    Reader,
+    ReadingInterruptedError,
+    UnreadDocument,
+)
 from chordwise.settings import ReaderSettings, Settings
 from chordwise.storage.record import new_id
 from tests.fakes.counting import counting
@@ -340,9 +346,12 @@ def test_reading_waits_while_two_batches_are_held() -> None:
 
 
 def test_an_error_in_a_batch_ends_the_reading() -> None:
-    """A slow file does not delay documents read before it; an interruption stores no more."""
+    """A slow file does not delay documents read before it; an interruption stores no more.
+
+    What was read before the reader of a file was interrupted is stored.
+    """
     stored: list[int] = []
-    writing, is_stored = Writing(), threading.Event()
+    is_stored = threading.Event()
 
     def fail(batch: Sequence[Offered]) -> None:
         stored.append(len(batch))
@@ -353,13 +362,13 @@ def test_an_error_in_a_batch_ends_the_reading() -> None:
             for letter in offered(*map(a_letter, range(count))):
                 writer.put(letter)
 
-    def interrupted() -> None:
+    def interrupted(error: BaseException) -> None:
         with BatchWriter(writing.store) as writer:
             writer.put(Offered(document=a_letter(1)))
             assert writing.has_begun.wait(30)
             writer.put(Offered(document=a_letter(2)))
             writing.may_store.set()
-            raise KeyboardInterrupt
+            raise error
 
     with BatchWriter(lambda _batch: is_stored.set()) as writer:
         writer.put(Offered(document=a_letter(1)))
@@ -369,9 +378,11 @@ def test_an_error_in_a_batch_ends_the_reading() -> None:
         with pytest.raises(LeaseLostError):
             put(count)
         assert len(stored) == 1
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert [len(batch) for batch in writing.batches] == [1]
+    for error, documents in ((KeyboardInterrupt(), 1), (ReadingInterruptedError(), 2)):
+        writing = Writing()
+        with pytest.raises(type(error)):
+            interrupted(error)
+        assert sum(map(len, writing.batches)) == documents
 
 
 def test_new_ids_are_ascending() -> None:

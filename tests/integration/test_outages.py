@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -386,13 +386,13 @@ def impatient(settings: Settings) -> Settings:
     )
 
 
-def failing(error: Callable[[str], Answer], times: int, *, synthesis: bool) -> Line:
-    """Return a model that fails a number of times in a stage and then answers."""
-    left = [error(str(number)) for number in range(times)]
+def failing(errors_left: Sequence[Answer], *, synthesis: bool) -> Line:
+    """Return a model that fails with these errors in a stage and then answers."""
+    left = list(errors_left)
 
     def answer(request: CompletionRequest) -> Answer:
         is_meant = bool(request.task.answers) is synthesis
-        return left.pop() if is_meant and left else quoting_the_text(request)
+        return left.pop(0) if is_meant and left else quoting_the_text(request)
 
     return answer
 
@@ -413,17 +413,20 @@ def work_until(pipeline: Pipeline, text: str, rounds: int) -> str:
 
 @pytest.mark.parametrize("synthesis", [False, True])
 def test_a_rate_limited_document_is_never_given_up(impatient: Settings, *, synthesis: bool) -> None:
-    script = failing(errors.RateLimitedError, TIMES, synthesis=synthesis)
+    """Nor is one of which another error has used up all postponements."""
+    rejections = [errors.RateLimitedError(str(number)) for number in range(TIMES)]
+    script = failing([errors.ModelOverloadedError(""), *rejections], synthesis=synthesis)
     pipeline = a_pipeline(impatient, script, repeat_last=True)
 
-    assert work_until(pipeline, LONG, TIMES + 2) == JobStatus.SUCCEEDED
-    assert pipeline.value("SELECT max(postponements) FROM chunks") == 0
-    assert pipeline.value("SELECT max(postponements) FROM jobs") == 0
+    text = LONG if synthesis else PARAGRAPH
+    assert work_until(pipeline, text, TIMES + 3) == JobStatus.SUCCEEDED
+    counts = "SELECT (SELECT max(postponements) FROM chunks), max(postponements) FROM jobs"
+    assert pipeline.rows(counts) == [(0, 1) if synthesis else (1, 0)]
 
 
 @pytest.mark.nightly
 def test_a_failing_provider_is_given_up(impatient: Settings) -> None:
-    script = failing(errors.ModelOverloadedError, 1_000, synthesis=False)
+    script = failing([errors.ModelOverloadedError("")] * 1_000, synthesis=False)
     pipeline = a_pipeline(impatient, script, repeat_last=True)
 
     assert work_until(pipeline, LONG, TIMES + 2) == JobStatus.FAILED
