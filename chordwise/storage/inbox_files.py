@@ -159,8 +159,12 @@ def claim_unread(
     is_held_elsewhere = exists().where(of_run, intakes.is_held(), ~in_ids(Run.id, run_ids))
     is_claimed = InboxFile.status == InboxStatus.CLAIMED
     condition = and_(is_claimed, holder.may_hold(), ~is_held_elsewhere)
-    new_attempts = InboxFile.attempts + case((holder.holds(), 0), else_=1)
-    return _claim(session, holder, of & condition, limit, attempts=new_attempts)
+    return _claim(session, holder, of & condition, limit, attempts=next_attempt(holder))
+
+
+def next_attempt(holder: Holder) -> ColumnElement[int]:
+    """Return the number of the attempt to read a file that a claim begins or goes on with."""
+    return InboxFile.attempts + case((holder.holds(), 0), else_=1)
 
 
 def claim_answered(

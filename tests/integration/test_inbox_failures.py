@@ -15,8 +15,11 @@ import structlog
 from chordwise.errors import LeaseLostError, ServiceUnavailableError
 from chordwise.pipeline.inbox import folders, scan
 from chordwise.pipeline.intake import document_batches
+from chordwise.pipeline.intake.found_files import FileSource, Found
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.recovery.recover import recover
+from chordwise.readers.discovery import FoundFile
+from chordwise.readers.reader import Columns
 from chordwise.settings import Profile, Settings
 from chordwise.storage import inbox_files
 from chordwise.storage.inbox_files import InboxFile
@@ -120,27 +123,53 @@ def test_a_kill_in_the_middle_of_a_file_leaves_its_run_open(
     inbox.close()
 
 
-@pytest.mark.parametrize("attempts", [1, 3])
-def test_a_file_that_ended_several_processes_is_set_aside(
-    inbox: WatchedInbox, attempts: int
+def test_only_the_file_that_ends_three_processes_is_set_aside(
+    inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A document that was taken in before is not taken in again."""
+    """A file has its last attempt alone; the others of its batch are read afterwards."""
+    for name in ("a.txt", "b.txt", "c.txt"):
+        inbox.drop(name, f"{name}. {LETTER}")
+    read = FileSource.read
+
+    def deadly(
+        self: FileSource, file: FoundFile, columns: Columns, *more: object
+    ) -> Iterator[Found]:
+        if file.source.endswith("a.txt"):
+            raise KilledError
+        return read(self, file, columns, *more)  # type: ignore[arg-type]  # passed on as they came
+
+    attempts = "SELECT array_agg(attempts ORDER BY name) FROM inbox_files"
+    monkeypatch.setattr(FileSource, "read", deadly)
+    for expected in ([1, 1, 1], [2, 2, 2], [3, 2, 2]):
+        with pytest.raises(KilledError):
+            inbox.take()
+        assert inbox.pipeline.value(attempts) == expected
+        inbox.begin_anew()
+    for _ in range(4):
+        inbox.deliver()
+    inbox.wait(QUIET_SECONDS)
+
+    note = inbox.folders.note(inbox.folders.failed / "a.txt")
+    assert note["outcome"] == "failed"
+    unread = intake(note)
+    assert (unread["outcome"], unread["reason"]) == ("unreadable", "quarantined")
+    assert "more memory" in str(unread["hint"])
+    assert sorted(path.name for path in inbox.folders.done.glob("*.txt")) == ["b.txt", "c.txt"]
+    states = "SELECT array_agg(DISTINCT status), bool_and(intakes_balance) FROM run_accounts"
+    assert inbox.pipeline.rows(states) == [(["finished"], True)]
+
+
+def test_a_file_that_was_taken_in_completely_is_not_read_again(inbox: WatchedInbox) -> None:
+    """Even if processes were lost before they recorded it."""
     inbox.drop("a.txt", LETTER)
     inbox.take()
-    claimed = "UPDATE inbox_files SET status = 'claimed', attempts = :attempts"
-    inbox.pipeline.execute(claimed, attempts=attempts)
+    inbox.pipeline.execute("UPDATE inbox_files SET status = 'claimed', attempts = 3")
 
     inbox.begin_anew()
     inbox.deliver()
 
     assert inbox.pipeline.value("SELECT count(*) FROM intakes") == 1
-    if attempts == 1:
-        assert (inbox.folders.done / "a.txt").exists()
-        return
-    note = inbox.folders.note(inbox.folders.failed / "a.txt")
-    assert (note["outcome"], note["reason"]) == ("failed", "quarantined")
-    assert "more memory" in str(note["hint"])
-    assert intake(note)["outcome"] == "accepted"
+    assert (inbox.folders.done / "a.txt").exists()
 
 
 def test_only_lost_processes_count_as_attempts(

@@ -31,7 +31,7 @@ from chordwise.pipeline.inbox import folders, scan
 from chordwise.pipeline.inbox.reading_threads import ReadingTask
 from chordwise.pipeline.inbox.scan import check, profile_named, with_side_car
 from chordwise.pipeline.intake.document_batches import Offered
-from chordwise.pipeline.intake.found_files import FileSource, Hooks, read_entries
+from chordwise.pipeline.intake.found_files import MAX_ATTEMPTS, FileSource, Hooks, read_entries
 from chordwise.pipeline.intake.run_options import run_options
 from chordwise.pipeline.intake.submit import Submission, claim, open_run
 from chordwise.pipeline.runtime.context import Context
@@ -48,8 +48,6 @@ log = structlog.get_logger(__name__)
 
 _MAX_SECONDS = 3_600.0
 """The maximum time that a run stays open while files keep arriving."""
-MAX_ATTEMPTS = 3
-"""The number of processes that may die while reading a file before it is quarantined."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,12 +90,20 @@ class FileSubmitter:
         self._retired: list[_OpenRun] = []
         self._lock = Lock()
 
-    def claim_waiting(self, of: ColumnElement[bool], limit: int) -> list[InboxFile]:
-        """Claim files to read that this process or a lost one has claimed before."""
+    def claim_waiting(
+        self, of: ColumnElement[bool], limit: int, *, is_idle: bool
+    ) -> list[InboxFile]:
+        """Claim files to read that this process or a lost one has claimed before.
+
+        A file that is to be read for the last time is claimed by itself, if no other is being read.
+        """
         with self._lock:
             run_ids = [run.submission.run_id for run in (*self._open.values(), *self._retired)]
         with self._context.database.write() as session:
-            return inbox_files.claim_unread(session, self._holder, of, run_ids, limit)
+            claim = partial(inbox_files.claim_unread, session, self._holder, run_ids=run_ids)
+            is_last = inbox_files.next_attempt(self._holder) >= MAX_ATTEMPTS
+            last = claim(of=of & is_last, limit=1) if is_idle else []
+            return last or claim(of=of & ~is_last, limit=limit)
 
     def submit(self, task: ReadingTask, reader: Reader) -> None:
         """Take in the documents of the files of a task, and record the outcome of each file in it.
@@ -180,8 +186,7 @@ class FileSubmitter:
             is_remote = isinstance(file.source, RemotePath)
             file.sha256 = None if is_remote else folders.sha256_of(file.source)
             if file.attempts > MAX_ATTEMPTS:
-                _quarantine(file)
-                continue
+                log.error("inbox.quarantined", file=file.name, folder=file.folder)
             try:
                 place = self._with_run(file, leased)
             except (LeaseLostError, ServiceUnavailableError):
@@ -344,6 +349,7 @@ class _Reading:
             self._current = self._files[entry.id]
             if not self._task.begin(self._current):
                 return
+            entry.attempts = self._current.attempts
             yield entry, None
 
     def is_stopped(self) -> bool:
@@ -399,18 +405,6 @@ def _is_as_claimed(file: InboxFile) -> bool:
 
 def _numbered(name: str) -> Iterator[str]:
     return itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-
-
-def _quarantine(file: InboxFile) -> None:
-    file.reason = "quarantined"
-    file.message = (
-        f"The process that reads files has crashed {MAX_ATTEMPTS} times while it read {file.name}."
-    )
-    file.hint = (
-        "It probably needs more memory than is available. Split it, or give the scheduler more "
-        "memory, and put it into the inbox again."
-    )
-    log.error("inbox.quarantined", file=file.name, folder=file.folder)
 
 
 def _refuse(file: InboxFile, error: ChordwiseError) -> None:

@@ -19,10 +19,11 @@ from chordwise.domain.visible_text import printable
 from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.pipeline.inbox import scan
 from chordwise.pipeline.inbox.file_deliverer import FileDeliverer
-from chordwise.pipeline.inbox.file_submitter import MAX_ATTEMPTS, FileSubmitter
+from chordwise.pipeline.inbox.file_submitter import FileSubmitter
 from chordwise.pipeline.inbox.folders import inboxes_of
 from chordwise.pipeline.inbox.reading_threads import ReadingThreads
 from chordwise.pipeline.inbox.scan import Refused, check, profile_named
+from chordwise.pipeline.intake.found_files import MAX_ATTEMPTS
 from chordwise.pipeline.runtime.context import Context
 from chordwise.remote import RemoteError, RemotePath, path_of
 from chordwise.storage import inbox_files
@@ -275,9 +276,10 @@ class InboxWatch:
         now = self._monotonic()
         if now < self._pending_at:
             return
-        waiting = self._submitter.claim_waiting(self._claimable(self._threads.held), _BATCH)
+        of, is_idle = self._claimable(self._threads.held), not self._threads.tasks
+        waiting = self._submitter.claim_waiting(of, _BATCH, is_idle=is_idle)
         self._read(waiting)
-        is_behind = len(waiting) == _BATCH
+        is_behind = len(waiting) == _BATCH or any(f.attempts >= MAX_ATTEMPTS for f in waiting)
         self._pending_at = self._monotonic() + (0 if is_behind else _PENDING_SECONDS)
 
     def _claimable(self, held_ids: set[uuid.UUID]) -> ColumnElement[bool]:

@@ -221,7 +221,7 @@ def _documents(
     if listed.attempts > MAX_ATTEMPTS:
         failure = failures.unreadable(
             f"has ended the process that reads files {MAX_ATTEMPTS} times.",
-            "It probably needs more memory than is available. Split it, or give the readers more "
+            "It probably needs more memory than is available. Split it, or give the process more "
             "memory, and submit it again.",
             "quarantined",
         )
