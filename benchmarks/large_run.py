@@ -170,7 +170,9 @@ ON CONFLICT DO NOTHING
 _FACTS = """
 INSERT INTO facts (id, job_id, path, item, row_index, value, number, confidence, quote,
                    start_char, end_char, grounding)
-SELECT uuidv7(), e.id, '/items/' || k, 'items', k, md5((e.n * k)::text),
+SELECT uuidv7(), e.id,
+       CASE e.analysis_type WHEN 'extraction' THEN '/fields/' ELSE '/items/' END || k,
+       'field ' || k, k, md5((e.n * k)::text),
        e.n * k %% 10007, 0.5 + k / 10.0, 'a price of ' || e.n * k %% 10007 || ' euros',
        120 * k, 120 * k + 20, 'exact'
 FROM ending AS e, generate_series(0, 2 + (e.n / 2 %% 2)::integer) AS k

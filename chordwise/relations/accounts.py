@@ -69,25 +69,20 @@ CAPS = Relation(
     order="b.scope DESC",
 )
 BUDGETS = Relation(
-    # The numbers of calls of unknown and of estimated cost; this reads all calls of both budgets.
+    # With the numbers of ended calls of unknown and of estimated cost, which are few of all.
     query=f"""{_CAP_COLUMNS}, calls.*
 FROM budgets AS b
 CROSS JOIN LATERAL (
     SELECT
-        count(*) FILTER (WHERE cost_usd IS NULL) AS unpriced_calls,
-        count(*) FILTER (WHERE cost_basis = 'estimated') AS estimated_calls
-    FROM (
-        SELECT c.cost_usd, c.cost_basis, c.finished_at
-        FROM model_calls AS c INNER JOIN jobs AS j ON j.id = c.job_id
-        WHERE j.run_id = b.run_id
-        UNION ALL
-        SELECT cost_usd, cost_basis, finished_at FROM model_calls WHERE run_id = b.run_id
-        UNION ALL
-        SELECT cost_usd, cost_basis, finished_at FROM model_calls
-        WHERE b.run_id IS NULL
-            AND (started_at AT TIME ZONE 'UTC')::date = to_date(b.scope, '"day:"YYYY-MM-DD')
-    ) AS of_budget
-    WHERE finished_at IS NOT NULL
+        count(*) FILTER (WHERE c.cost_usd IS NULL) AS unpriced_calls,
+        count(*) FILTER (WHERE c.cost_basis = 'estimated') AS estimated_calls
+    FROM model_calls AS c
+    LEFT JOIN jobs AS j ON j.id = c.job_id
+    WHERE c.finished_at IS NOT NULL AND (c.cost_usd IS NULL OR c.cost_basis = 'estimated')
+        AND CASE
+            WHEN b.run_id IS NOT NULL THEN b.run_id IN (j.run_id, c.run_id)
+            ELSE (c.started_at AT TIME ZONE 'UTC')::date = to_date(b.scope, '"day:"YYYY-MM-DD')
+        END
 ) AS calls""",
     filters={"run_id": _OF_RUN_AND_TODAY},
     order="b.scope DESC",

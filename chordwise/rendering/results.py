@@ -54,17 +54,17 @@ def show(
     """Show stored results, at most `limit` or a default number; return the number that is shown."""
     results = stored_results.read(connection, selection, limit or MAX_RESULTS)
     states = stored_results.states(connection, [result["job_id"] for result in results])
-    rows = limit or MAX_IN_FULL
+    rows, shown = limit or MAX_IN_FULL, len(results)
     screen.show(*render(results, states, is_long=is_long, max_rows=rows))
     if not is_long and len(_extractions(results)) > rows:
-        extractions = replace(selection, types=(AnalysisType.EXTRACTION,))
-        more = stored_results.count(connection, extractions) - rows
-        screen.note(f"and {more:,} more: `chordwise web`, results --limit N, or `chordwise export`")
-    elif len(results) == (limit or MAX_RESULTS):
-        words = stored_results.count_in_words(connection, selection)
-        if words != f"{len(results):,}":
-            screen.info(f"Showing {len(results)} of {words} results; use --limit N for more.")
-    return len(results)
+        selection, shown = replace(selection, types=(AnalysisType.EXTRACTION,)), rows
+    elif shown < (limit or MAX_RESULTS):
+        return shown
+    words = stored_results.count_in_words(connection, selection)
+    if words != f"{shown:,}":
+        rest = "`chordwise web`, results --limit N, or `chordwise export`"
+        screen.info(f"Showing {shown:,} of {words} results; for more: {rest}")
+    return shown
 
 
 def render(

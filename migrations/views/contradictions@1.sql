@@ -24,4 +24,6 @@ CROSS JOIN LATERAL jsonb_to_recordset(r.contradictions) AS c (
     path text, value text, quote text, place text, start_char integer, kept_because text
 )
 INNER JOIN facts AS f ON f.job_id = r.job_id AND f.path = c.path
-WHERE NOT EXISTS (SELECT FROM experiments AS e WHERE e.run_id = j.run_id);
+WHERE
+    r.contradictions IS NOT NULL
+    AND NOT EXISTS (SELECT FROM experiments AS e WHERE e.run_id = j.run_id);

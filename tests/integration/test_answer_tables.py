@@ -566,7 +566,7 @@ def test_results_of_many_documents_are_a_table(filled: Pipeline) -> None:
     both = output_of("results", "--run", run_name, "--limit", "12").out
 
     assert told.out.count("contract-") == 10
-    assert "and 2 more: `chordwise web`" in told.err
+    assert "Showing 10 of 12 results; for more: `chordwise web`" in told.err
     assert "? Ada 5 Ltd" in told.out
     assert "? to check  ∅ not mentioned" in told.out
     assert both.count("contract-") == 12
