@@ -212,6 +212,7 @@ def _number(counted: Mapping[str, RowCount], path: str) -> int:
     return counted[path].number if path in counted else 0
 
 
+_ITEMS = "/fields/"
 _MAX_UNREAD = 2
 _MAX_UNREAD_SHARE = 0.02
 """Up to this number or share, scattered records without a row are taken for headers or totals."""
@@ -319,7 +320,9 @@ def _missing(
     few = max(_MAX_UNREAD, _MAX_UNREAD_SHARE * (count.number + number))
     is_dense = min(number, max((group.longest for group in records), default=0)) >= DENSE
     is_clear = number > 0 and any(group.is_clear and group.runs for group in records)
-    if not (is_clear or is_dense or number > few):
+    # The entries around the values of an item may say anything, as the clauses around two parties.
+    are_values = path.startswith(_ITEMS)
+    if not is_clear and (are_values or not (is_dense or number > few)):
         return None
     left = sorted(span for group in records for run in group.runs for span in run)
     names = list(dict.fromkeys(filter(None, (place(*span) for span in left))))
@@ -404,7 +407,7 @@ def naming(places: Callable[[], Places], parts: Sequence[Span]) -> Callable[[int
 
 def hint(lost: Sequence[MissingRows], parts: int) -> str:
     """Return advice about missing rows in an answer that was joined from `parts` chunks."""
-    has_schema = any(not row_list.path.startswith("/fields/") for row_list in lost)
+    has_schema = any(not row_list.path.startswith(_ITEMS) for row_list in lost)
     if any(row_list.records for row_list in lost):
         return _HINT_OF_RECORDS + _SELECTION * has_schema
     return _HINT + _ALIKE * has_schema if parts > 1 else _HINT_OF_ONE_CHUNK

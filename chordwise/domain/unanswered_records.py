@@ -9,7 +9,7 @@ import itertools
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from decimal import Decimal
@@ -206,7 +206,8 @@ class TextEntries:
             is_clear = share >= _LEAST_SHARE_OF_WORDS
         else:
             is_enough = count >= _MANY_ROWS or (count >= _MIN_ROWS and are_alike)
-            is_clear = is_enough and share >= _LEAST_SHARE
+            are_alone = form.kind is EntryKind.NAMED or self._are_names(itertools.chain(*listed))
+            is_clear = is_enough and (share >= _LEAST_SHARE or are_alone)
         offset = self._source.offset
         records = [[self._entries[number] for number in run] for run in runs]
         spans = [[(one.start + offset, one.end + offset) for one in run] for run in records]
@@ -265,6 +266,13 @@ class TextEntries:
         is_list = kind is not EntryKind.WORDS and len(numbers) >= _MANY_ENTRIES
         is_list = is_list or (are_of_fields and not contents[0][:1].islower())
         return is_list or len({*lines}) == 1
+
+    def _are_names(self, numbers: Iterable[int]) -> bool:
+        contents = [outline.without_mark(self._stripped(number)).split() for number in numbers]
+        return all(
+            len(words) <= _MAX_WORDS_OF_NAME and all(word[:1].isupper() for word in words)
+            for words in contents
+        )
 
     def _filled(self, form: Form, taken: Collection[int]) -> Iterator[int]:
         """Rows with fewer cells are sums or headings; names without usual capitals are titles."""

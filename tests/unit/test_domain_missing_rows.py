@@ -593,6 +593,33 @@ def of_items(text: str, *values: tuple[str, str, str]) -> list[str]:
     ]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- Buyer: Acme Corp\n- Seller: Bolt Ltd\n- Law: Texas\n- Term: 2 years\n- Fee: USD 500\n",
+        "1. Buyer: Acme Corp\n2. Seller: Bolt Ltd\n3. Law: Texas\n4. Term: 2 years\n5. Fee: 500\n",
+        (
+            "(a) “Buyer” means Acme Corp;\n(b) “Seller” means Bolt Ltd;\n(c) “Fee” means USD 500;\n"
+            "(d) “Term” means two years;\n(e) “Notice” means a letter;\n"
+        ),
+        "1. Acme Corp is the buyer.\n\n2. Bolt Ltd is the seller.\n\n"
+        + "".join(f"{n}. Clause {n} is about a fee.\n\n" for n in range(3, 11)),
+    ],
+)
+def test_entries_that_say_something_else_are_no_missing_values(text: str) -> None:
+    """Two parties among the clauses of a contract are all of its parties."""
+    assert of_items(text, *(("parties", name, name) for name in ("Acme Corp", "Bolt Ltd"))) == []
+
+
+def test_values_of_a_list_of_names_are_counted() -> None:
+    """A list of names has nothing but names, even if few of them have a value."""
+    text = "".join(f"- {name}\n" for name in PEOPLE)
+
+    missing = of_items(text, *(("people", name, name) for name in (PEOPLE[0], PEOPLE[4])))
+
+    assert missing == [f"2 of {len(PEOPLE)} values of `people`"]
+
+
 def test_only_items_that_ask_for_several_values_are_compared_with_records() -> None:
     """A document may have many lines of the form of its only governing law."""
     text = "".join(f"Governing law: the law of {name}.\n" for name in PEOPLE)
