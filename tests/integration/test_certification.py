@@ -344,8 +344,10 @@ def test_a_profile_is_certified_by_its_queue_until_later_checks_are_wrong(
     assert accepted(pipeline)[2] == ("term", DOCUMENTS)
 
     extract(pipeline, "later", 3)
-    to_check = objects(certified()["term"]["to_check"])
-    assert [str(answer["source"])[:5] for answer in to_check] == ["later"] * 3
+    kept = certified()["term"]
+    assert [str(answer["source"])[:5] for answer in objects(kept["to_check"])] == ["later"] * 3
+    numbers = as_object(kept["certificate"])
+    assert (numbers["accepted"], numbers["checks"]) == (DOCUMENTS + 3, DOCUMENTS)
     assert accepted(pipeline)[2] == ("term", DOCUMENTS + 3)
     review(monkeypatch, ",".join(["c,another term"] * 3), "deals", "--queue", "term")
 

@@ -173,7 +173,7 @@ def test_only_checks_before_the_first_missing_one_count() -> None:
     ("size", "max_error", "checks", "expected"),
     [
         (58, 0.05, 0, "22 more checks, then 2 others are accepted"),
-        (58, 0.05, 53, "certified, 4 without a check"),
+        (58, 0.05, 53, "certified, 5 without a check"),
         (58, 0.01, 0, "too few to save checks: all 58 have to be checked, 58 more"),
         (58, 0.01, 58, "all are checked"),
         (480, 0.05, 0, "61 more checks, then 35 others are accepted"),
@@ -190,6 +190,22 @@ def test_a_certificate_says_which_answers_need_no_check(
 
     words = outlook(made.verdict, made.acceptable, made.checks, made.more_checks, made.must_review)
     assert words == expected
+
+
+@pytest.mark.parametrize("checks", range(40, 200, 20))
+def test_the_next_answers_to_check_are_not_all_certified(checks: int) -> None:
+    """They are of a larger set, or there are none."""
+    certificates = []
+    for seed in range(20):
+        random = Random(seed)
+        answers = [
+            ScoredAnswer(random.random(), is_right=random.random() > 0.01) for _ in range(200)
+        ]
+        certificates.append(certify(seen(answers, checks), MAX_ERROR, RISK))
+
+    borders = [(one.check_from, one.accept_from) for one in certificates if one.accepted]
+    assert borders or checks < 80
+    assert all(check is None or (accept and check < accept) for check, accept in borders)
 
 
 def test_the_bounds_enclose_the_observed_rate() -> None:

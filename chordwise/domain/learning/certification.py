@@ -129,8 +129,10 @@ def certify(
             gain = tested.population - tested.checks - checks, checks
             expected_free, expected = max((expected_free, expected), gain)
         allowance = 0.0
-    # The set with the fewest missing checks, among those that leave answers unchecked; if no set
-    # does, all answers of the largest one have to be checked.
+    # The set with the fewest missing checks, among those that are larger than the certified one and
+    # leave answers unchecked; if no set does, all answers of the largest one have to be checked.
+    if certified:
+        open_sets = [pair for pair in open_sets if pair[1].population > certified.population]
     saving = [(more, one) for more, one in open_sets if more < one.population - one.checks]
     nearest = min(saving, default=open_sets[-1] if open_sets else None, key=itemgetter(0))
     every = sets[-1]
@@ -159,7 +161,7 @@ def outlook(
     verdict: str, acceptable: int, checks: int, more_checks: int | None, must_review: float
 ) -> str:
     """Return in words what a certificate spares, or what is missing for it; see `Certificate`."""
-    more = more_checks or 0
+    more = 0 if verdict == CertificationVerdict.CERTIFIED else more_checks or 0
     unchecked = acceptable - checks - more
     match verdict:
         case CertificationVerdict.CERTIFIED if unchecked > 0:
@@ -167,7 +169,8 @@ def outlook(
         case CertificationVerdict.CERTIFIED:
             return "all are checked"
         case CertificationVerdict.OPEN if unchecked > 0:
-            return f"{counted(more, 'more check')}, then {unchecked:,} others are accepted"
+            others = "other is" if unchecked == 1 else "others are"
+            return f"{counted(more, 'more check')}, then {unchecked:,} {others} accepted"
         case CertificationVerdict.OPEN:
             return f"too few to save checks: all {acceptable:,} have to be checked, {more:,} more"
         case CertificationVerdict.IMPOSSIBLE:

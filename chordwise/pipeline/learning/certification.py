@@ -327,14 +327,20 @@ class _Round:
                 certificate = replace(certificate, verdict=withdrawn, accepted=0, accept_from=None)
             is_open = bool(later) and certificate.verdict is CertificationVerdict.OPEN
             if before and is_open and self._holds(unit, before):
-                accepted = sum(one["score"] >= before["accept_from"] for one in candidates)
+                accepted = [
+                    one["is_right"] for one in candidates if one["score"] >= before["accept_from"]
+                ]
                 certificate = replace(
                     certificate,
                     verdict=CertificationVerdict.CERTIFIED,
-                    accepted=accepted,
-                    acceptable=accepted,
+                    accepted=len(accepted),
+                    acceptable=len(accepted),
                     accept_from=before["accept_from"],
                     error_bound=before["error_bound"],
+                    checks=len(accepted) - accepted.count(None),
+                    wrong=accepted.count(False),
+                    more_checks=None,
+                    check_from=before["accept_from"],
                 )
                 self.ids[unit] = before["id"]
             else:
