@@ -213,12 +213,16 @@ class Tags:
 
 @dataclass(slots=True)
 class Block:
-    """An open element with its finished paragraphs; a table has rows, a cell may be `repeated`."""
+    """An open element with its finished paragraphs; a table has rows.
+
+    A cell may be `repeated`, and may span several `columns`.
+    """
 
     name: str = ""
     texts: list[str] = field(default_factory=list)
     rows: list[list[str]] = field(default_factory=list)
     repeated: int = 1
+    columns: int = 1
 
 
 class Story(PartTarget):
@@ -301,7 +305,8 @@ class Story(PartTarget):
         """Add the text of a finished block to its row, or to the block around it."""
         texts = [text for text in block.texts if text.strip()]
         if block.name == self.tags.cell and self.blocks[-1].rows:
-            self.blocks[-1].rows[-1] += ["\n".join(texts)] * block.repeated
+            cells = ["\n".join(texts)] * block.repeated
+            self.blocks[-1].rows[-1] += cells + [""] * (block.columns - 1)
             return
         texts += filter(None, [self.table(block.rows)])
         self.blocks[-1].texts += ["\n".join(texts)] if texts else []

@@ -118,10 +118,11 @@ def count(connection: Connection, selection: ResultSelection, limit: int | None 
     return _IDS.count(connection, selection.values, where=selection.where, limit=limit)
 
 
-def count_in_words(connection: Connection, selection: ResultSelection) -> str:
-    """Return the number of results as text; above `MAX_COUNTED`, “more than” that."""
-    results = count(connection, selection, MAX_COUNTED + 1)
-    return f"more than {MAX_COUNTED:,}" if results > MAX_COUNTED else f"{results:,}"
+def count_in_words(connection: Connection, selection: ResultSelection, shown: int) -> str:
+    """Return the number of results as text; above `MAX_COUNTED` and `shown`, “more than” that."""
+    limit = max(MAX_COUNTED, shown)
+    results = count(connection, selection, limit + 1)
+    return f"more than {limit:,}" if results > limit else f"{results:,}"
 
 
 def ids(connection: Connection, selection: ResultSelection) -> list[uuid.UUID]:

@@ -60,7 +60,7 @@ def show(
         selection, shown = replace(selection, types=(AnalysisType.EXTRACTION,)), rows
     elif shown < (limit or MAX_RESULTS):
         return shown
-    words = stored_results.count_in_words(connection, selection)
+    words = stored_results.count_in_words(connection, selection, shown)
     if words != f"{shown:,}":
         rest = "`chordwise web`, results --limit N, or `chordwise export`"
         screen.info(f"Showing {shown:,} of {words} results; for more: {rest}")

@@ -61,6 +61,14 @@ def test_a_document_written_by_another_library_is_read_in_order() -> None:
             "box",
         ),
         ('<w:p><w:r><w:rPr><w:vanish w:val="0"/></w:rPr><w:t>a</w:t></w:r></w:p>', "a"),
+        (
+            (
+                f"<w:tbl><w:tr><w:tc>{paragraph('a')}</w:tc><w:tc>{paragraph('b')}</w:tc>"
+                f"<w:tc>{paragraph('c')}</w:tc></w:tr><w:tr><w:tc><w:tcPr><w:gridSpan w:val='2'/>"
+                f"</w:tcPr>{paragraph('d')}</w:tc><w:tc>{paragraph('e')}</w:tc></w:tr></w:tbl>"
+            ),
+            "a\tb\tc\nd\t\te",
+        ),
     ],
 )
 def test_visible_text_is_read_once(body: str, expected: str) -> None:

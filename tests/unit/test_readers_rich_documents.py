@@ -118,6 +118,18 @@ def test_a_book_with_obfuscated_fonts_is_not_encrypted() -> None:
     )
 
 
+def test_covered_cells_keep_the_columns_of_the_others() -> None:
+    """A cell that spans columns or rows covers the cells that follow or are below it."""
+    cells = [f"<table:table-cell><text:p>{n}</text:p></table:table-cell>" for n in range(4)]
+    covered = "<table:covered-table-cell/>"
+    rows = (cells[:3], [cells[0], covered, cells[3]], [covered, *cells[1:3]])
+    listed = "".join(f"<table:table-row>{''.join(row)}</table:table-row>" for row in rows)
+
+    text = odt(f"<table:table>{listed}</table:table>")
+
+    assert text.splitlines()[2:] == ["| 0 |  | 3 |", "|  | 1 | 2 |"]
+
+
 def test_rtf_becomes_plain_text() -> None:
     data = (
         rb"{\rtf1\ansi\ansicpg1252{\fonttbl{\f0 Arial;}}\f0 Caf\'e9 \u8364? \b bold\b0\par "
@@ -153,6 +165,19 @@ CHAPTERS = '<e><CipherReference URI="OPS/one.xhtml"/></e>'
         (ODF, office_files.open_document(f"<text:p>{'x' * 11}</text:p>"), "too_many_characters"),
         (EPUB, book({"one": "x" * 11}), "too_many_characters"),
         (rich_text.read, rb"{\rtf1 " + b"x" * 11 + b"}", "too_many_characters"),
+        (
+            PPTX,
+            office_files.presentation(
+                shape("One"),
+                parts={"ppt/_rels/presentation.xml.rels": "<Relationships/>"},
+            ),
+            "malformed",
+        ),
+        (
+            EPUB,
+            book({}, {"OPS/book.opf": '<p><item id="a" href="a.xhtml"/><itemref idref="a"/></p>'}),
+            "malformed",
+        ),
         *((read, archive({"other.xml": "<x/>"}), "malformed") for read in (PPTX, ODF, EPUB)),
         (ODF, office_files.open_document("", manifest="<encryption-data/>"), "encrypted"),
         (EPUB, book({"one": "<p>Ebb"}, {"META-INF/encryption.xml": CHAPTERS}), "encrypted"),

@@ -131,6 +131,8 @@ class _Document:
         return text
 
 
+_COLUMNS = frozenset(map(str, range(2, 64)))
+"""The numbers of columns that a cell may span; Word has at most 63."""
 _LOOKS = ("vanish", "color", "sz", "shd", "highlight")
 _WHITE = ("FFFFFF", "ffffff")
 _TINY_HALF_POINTS = 2
@@ -191,6 +193,8 @@ class _Story(Story):
             start += len(text) + len(SEPARATOR)
 
     def skip(self, name: str, attributes: Mapping[str, str]) -> None:
+        if name == "gridSpan" and (columns := value_of(attributes, "val")) in _COLUMNS:
+            self.blocks[-1].columns = int(columns)
         self._is_shaded |= name == "shd" and _is_colored(attributes)
         if name in ("pStyle", "outlineLvl") and not self._style:
             value = value_of(attributes, "val")

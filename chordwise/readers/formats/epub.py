@@ -33,10 +33,9 @@ def read(data: Source, max_characters: int) -> Extracted:
     spend = CharacterAllowance(max_characters)
     pages = []
     for part in chapters:
-        if part in package:
-            markup = encodings.decode(package.content(part)).text
-            pages.append(html.visible_text(markup, max_characters))
-            spend(pages[-1].text.length)
+        markup = encodings.decode(package.content(part)).text
+        pages.append(html.visible_text(markup, max_characters))
+        spend(pages[-1].text.length)
     pages = [page for page in pages if page.text.text().strip()]
     text, starts = joined(page.text.text() for page in pages)
     headings = (

@@ -78,6 +78,9 @@ class _Story(Story):
         elif name == "table-cell":
             columns = _count(attributes, "number-columns-repeated")
             self.blocks[-1].repeated = min(columns, _REPEATED)
+        elif name == "covered-table-cell" and self.blocks[-1].rows:
+            columns = _count(attributes, "number-columns-repeated")
+            self.blocks[-1].rows[-1] += [""] * min(columns, _REPEATED)
         elif name == "page":
             self.slides += 1
             self.headings.append((len(self.texts), ""))

@@ -21,12 +21,15 @@ def read(data: Source, max_characters: int) -> Extracted:
     if not main:
         raise failures.malformed("is a damaged PPTX file: its main part is missing.")
     related = package.relationships(main)
-    slides = [
-        related[value].target
+    ids = [
+        value
         for slide in package.elements(main, "sldId")
         for name, value in slide.items()
-        if name.endswith("}id") and value in related  # it also has an id without a namespace
+        if name.endswith("}id")  # it also has an id without a namespace
     ]
+    if missing_ids := [slide_id for slide_id in ids if slide_id not in related]:
+        raise failures.malformed(f"is a damaged PPTX file: {len(missing_ids)} slides are missing.")
+    slides = [related[slide_id].target for slide_id in ids]
     spend = CharacterAllowance(max_characters)
     texts = [_slide(package, part, number, spend) for number, part in enumerate(slides, start=1)]
     # Slides with only a number are left out.
