@@ -76,10 +76,14 @@ QUOTES = Relation(
 FROM fact_quotes WHERE job_id = ANY(%(job_ids)s) AND item = ANY(%(items)s)""",
     order="source, item, start_char",
 )
-_CHECKS = """SELECT count(*) AS checks, count(*) FILTER (WHERE f.verdict <> 'approved') AS wrong
-FROM facts AS f
-WHERE f.job_id = ANY(%(job_ids)s) AND f.item = ANY(%(items)s) AND f.verdict IS NOT NULL
-    AND coalesce(cardinality(f.doubts), 0) = 0"""
+# A document counts as one check, of all its values, since the bounds are those of documents.
+_CHECKS = """SELECT count(*) AS checks, count(*) FILTER (WHERE is_wrong) AS wrong FROM (
+    SELECT coalesce(bool_or(f.verdict <> 'approved'), false) AS is_wrong FROM facts AS f
+    WHERE f.job_id = ANY(%(job_ids)s) AND f.item = ANY(%(items)s)
+    GROUP BY f.job_id
+    HAVING max(coalesce(cardinality(f.doubts), 0)) = 0
+        AND (bool_and(f.verdict IS NOT NULL) OR bool_or(f.verdict <> 'approved'))
+) AS checked"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,9 +96,9 @@ class Count:
     `notes` are sentences about what else a reader has to know.
 
     Of the matching ones, `supported` do not need a check. `low` and `high` bound the number of
-    matching documents among those that were read, with 95 % if `checks` values without a doubt were
-    checked; without checks they assume that these values are right. After `more_checks` without an
-    error, the number would be known to `margin` more or fewer.
+    matching documents among those that were read, with 95 % if `checks` documents without a doubt
+    were chosen at random and checked; without checks they assume that their values are right.
+    After `more_checks` without an error, the number would be known to `margin` more or fewer.
     """
 
     plan: Plan
@@ -425,7 +429,7 @@ GROUP BY d.document_id, d.job_id, d.document, d.source, d.status, a.is_read ORDE
 FROM {_view(self.name)} AS t {"WHERE " * bool(below)}{below} ORDER BY t.source"""
 
     def _checks(self, connection: Connection, plan: Plan, documents: Sequence[Row]) -> Row:
-        """Return how many values without a doubt were checked, and how many of them were wrong."""
+        """Return how many documents without a doubt were checked, and how many have an error."""
         items = [self.columns[name].item for name in plan.columns]
         job_ids = [row["job_id"] for row in documents]
         (checks,) = rows(connection, _CHECKS, {"job_ids": job_ids, "items": items})
@@ -567,7 +571,7 @@ def account(count: Count) -> Iterator[str]:
     if count.low < count.high:
         bounds = f"between {count.low:,} and {bounds}"
     basis = (
-        f"with 95 % after {counted(count.checks, 'check')}"
+        f"with 95 % if the {counted(count.checks, 'checked document')} were chosen at random"
         if count.checks
         else "if the values without a doubt are right; none of them was checked yet"
     )

@@ -699,7 +699,8 @@ def test_a_sentence_states_only_figures_of_the_rows(pipeline: Pipeline) -> None:
 
 def test_checks_bound_the_count(pipeline: Pipeline) -> None:
     """Without checks, the supported values are taken as right; with checks, the rest is bounded."""
-    plan = a_plan(where=[("governing_law", "is", "Delaware")])
+    of_delaware = ("governing_law", "is", "Delaware")
+    plan = a_plan(where=[of_delaware])
     before = result_of(pipeline, plan).count
     pipeline.execute(
         "UPDATE facts SET verdict = 'approved' WHERE item = 'governing law' AND value IS NOT NULL"
@@ -711,6 +712,11 @@ def test_checks_bound_the_count(pipeline: Pipeline) -> None:
     assert (before.low, before.high, before.checks) == (matching, matching, 0)
     assert after.checks > 0
     assert after.low < matching < after.high
+
+    of_two = a_plan(where=[of_delaware, ("annual_fee", ">", "1")])
+    assert result_of(pipeline, of_two).count.checks == 0
+    pipeline.execute("UPDATE facts SET verdict = 'approved' WHERE item = 'annual fee'")
+    assert 0 < result_of(pipeline, of_two).count.checks <= after.checks
 
 
 def test_a_call_for_a_plan_is_in_the_ledger(pipeline: Pipeline) -> None:

@@ -218,7 +218,7 @@ def members(answer: AnsweredQuestion) -> dict[str, object]:
             "to_check": len(count.matching) - count.supported,
             "at_least": count.low,
             "at_most": count.high,
-            "checked_values": count.checks,
+            "checked_documents": count.checks,
             "more_checks": count.more_checks,
             "margin": count.margin,
         },
