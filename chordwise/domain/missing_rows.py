@@ -21,7 +21,7 @@ from chordwise.domain.analysis import RowCount, analysis_for
 from chordwise.domain.analysis_tasks import AnalysisTask
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.outline import Span, tables, whole_lines
+from chordwise.domain.outline import Span, label_of, tables, whole_lines, without_mark
 from chordwise.domain.places import Places
 from chordwise.domain.schema_nodes import SchemaNode
 from chordwise.domain.unanswered_records import DENSE, TextEntries, UnreadRecords
@@ -245,7 +245,9 @@ def unread(
         if count is None or count.is_selection:
             continue
         others = _rows_elsewhere(path, located, counted)
-        records = _with_new_values(path, entries.without_row(rows, others), source, output)
+        records = entries.without_row(rows, others)
+        if path.startswith(_ITEMS):
+            records = _with_new_values(path, records, rows, source, output)
         row_lists.append(_missing(path, count, len(rows), records, place))
     for path, first in _unread_tables(source, counted, located, task):
         rest = entries.without_row([[first]], _rows_elsewhere(path, located, counted))
@@ -256,18 +258,27 @@ def unread(
 
 
 def _with_new_values(
-    path: str, records: Sequence[UnreadRecords], source: Source, output: JsonObject
-) -> Sequence[UnreadRecords]:
-    """Return the records without those that repeat a value of the item with this path, if any."""
+    path: str,
+    records: Sequence[UnreadRecords],
+    rows: Sequence[Sequence[Span]],
+    source: Source,
+    output: JsonObject,
+) -> list[UnreadRecords]:
+    """Return the records without those that repeat a value of the item, or have another label.
+
+    “Date: 3 May” is no missing party below “Buyer: Acme Corp”.
+    """
     read = (
         (json_values.pointer("/fields", json_values.text(field.get("item"))), field.get("value"))
         for field in json_values.objects(output.get("fields"))
     )
     values = {_plain(json_values.text(value)) for item, value in read if item == path} - {"  "}
+    labels = {label_of(without_mark(_line(source, row))) for row in rows}
 
     def is_new(span: Span) -> bool:
-        line = _plain(source.text[span[0] - source.offset : span[1] - source.offset])
-        return not any(value in line for value in values)
+        line = source.text[span[0] - source.offset : span[1] - source.offset]
+        is_repeated = any(value in _plain(line) for value in values)
+        return not is_repeated and label_of(without_mark(line)) in labels
 
     return [
         replace(group, runs=[new for run in group.runs if (new := list(filter(is_new, run)))])

@@ -570,6 +570,12 @@ def without_mark(line: str) -> str:
     return content if mark[:1] in ("{", "[", "<") else content[len(mark) :].strip(_LABEL_MARKS)
 
 
+def label_of(content: str) -> str:
+    """Return the name before the value of an entry, in lower case, without numbers; or `""`."""
+    key = _KEY.match(content)
+    return _DIGITS.sub("", key[1]).strip(_LABEL_MARKS).casefold() if key else ""
+
+
 def without_label(content: str) -> str:
     """Return an entry without the name before its value."""
     key = _KEY.match(content)

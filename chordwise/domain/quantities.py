@@ -161,6 +161,8 @@ _NEAR = 80
 _MINUS = ("-", "−", "–", "minus", "negative")
 # A number in words before its figures: "thirty (30) days".
 _IN_WORDS = re.compile(r"^[A-Za-z-]+(?: [A-Za-z-]+)? \(")
+_RATE = re.compile(r"per\b|/\s*[^\W\d_]")
+_is_year_in_brackets = re.compile(r"\((?:19|20)\d\d\)").fullmatch
 _WIDE = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)}
 _WIDE |= str.maketrans("\u066b\u066c\u3000", "., ")
 # A number with East Asian scales: 1億2000万, 1万2345.
@@ -171,7 +173,11 @@ _FEWEST_CELLS = 3
 
 
 def parse_single(text: str) -> Quantity | None:
-    """Parse a text that is one number, sum of money or percentage; `None` for any other text."""
+    """Parse a text that is one number, sum of money or percentage; `None` for any other text.
+
+    Figures that contradict the number in words before them, thirty (45), are not parsed, and
+    neither is (2020), which may be a year or negative.
+    """
     text = " ".join(_straightened(text).split())
     figures = text if _DIGIT.search(text) else _in_figures(text)[0]
     matches = list(_AMOUNT.finditer(figures))
@@ -180,7 +186,8 @@ def parse_single(text: str) -> Quantity | None:
         return None
     currency, scale, unit = _currency_of(match), _scale_of(match), match["unit"]
     is_marked = currency is not None or unit in ("%", "‰")
-    number = _likeliest(match["digits"], is_money=currency is not None, scale=scale)
+    is_english = scale in _ENGLISH_SCALES or _is_rate(match)
+    number = _likeliest(match["digits"], is_money=currency is not None, is_english=is_english)
     if number is None or not (is_marked or match.start() == 0 or _IN_WORDS.match(text)):
         return None
     is_letter = scale in UNSURE_SCALES and currency is None
@@ -196,7 +203,11 @@ def parse_single(text: str) -> Quantity | None:
     )
     is_negative = match["sign"] in _MINUS or is_in_brackets
     power = POWER_OF.get(scale, 0)
-    number = (-number if is_negative else number) * 10**power
+    number *= 10**power
+    in_words = _in_figures(text[: match.start("digits")])[1]
+    if (len(in_words) == 1 and number not in in_words) or _is_year_in_brackets(match[0]):
+        return None
+    number = -number if is_negative else number
     return Quantity(number=number, currency=currency, unit=unit, power=power)
 
 
@@ -239,6 +250,11 @@ def _quantities(
 
 def _currency_of(match: re.Match[str]) -> str | None:
     return match["before"] or match["inside"] or match["after"]
+
+
+def _is_rate(match: re.Match[str]) -> bool:
+    """Return whether an amount is one per unit, in English: $3.459 per gallon."""
+    return _RATE.match(match["unit"] or match.string[match.end() :].lstrip()) is not None
 
 
 def _is_whole(match: re.Match[str]) -> bool:
@@ -294,7 +310,7 @@ def _signed_in_brackets(number: Decimal, before: str, after: str) -> tuple[Decim
     return (-number,) if is_alone else (-number, number)
 
 
-def _likeliest(digits: str, *, is_money: bool, scale: str) -> Decimal | None:
+def _likeliest(digits: str, *, is_money: bool, is_english: bool) -> Decimal | None:
     """Return the reading of digits with marks; `None` for several numbers, or if it is open.
 
     1.500 is 1500 in German and 1.5 in English; 1,500 is 1500 unless the language is known.
@@ -305,7 +321,7 @@ def _likeliest(digits: str, *, is_money: bool, scale: str) -> Decimal | None:
     fewest, most = min(readings[0]), max(readings[0])
     if "." not in digits or fewest == most:
         return most
-    return fewest if scale in _ENGLISH_SCALES else most if is_money else None
+    return fewest if is_english else most if is_money else None
 
 
 def _readings(digits: str) -> Iterator[set[Decimal]]:

@@ -611,6 +611,23 @@ def test_entries_that_say_something_else_are_no_missing_values(text: str) -> Non
     assert of_items(text, *(("parties", name, name) for name in ("Acme Corp", "Bolt Ltd"))) == []
 
 
+def test_entries_with_another_label_are_no_missing_values() -> None:
+    names = ("Acme Corp", "Bolt Ltd", "Cato Inc", "Dell Ltd")
+    roles = ("Buyer", "Seller", "Guarantor", "Date")
+    text = "".join(f"- {role}: {name}\n" for role, name in zip(roles, names, strict=True))
+
+    assert of_items(text, *(("parties", name, name) for name in names[:3])) == []
+
+
+def test_entries_with_the_same_label_are_missing_values() -> None:
+    names = ("Acme Corp", "Bolt Ltd", "Cato Inc", "Dell Ltd")
+    text = "".join(f"- Party {number}: {name}\n" for number, name in enumerate(names))
+
+    missing = of_items(text, *(("parties", name, name) for name in names[:3]))
+
+    assert missing == ["3 of 4 values of `parties`"]
+
+
 def test_values_of_a_list_of_names_are_counted() -> None:
     """A list of names has nothing but names, even if few of them have a value."""
     text = "".join(f"- {name}\n" for name in PEOPLE)

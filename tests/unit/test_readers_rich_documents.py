@@ -130,6 +130,20 @@ def test_covered_cells_keep_the_columns_of_the_others() -> None:
     assert text.splitlines()[2:] == ["| 0 |  | 3 |", "|  | 1 | 2 |"]
 
 
+def test_repeated_rows_and_cells_are_written_as_often() -> None:
+    rows = (
+        "<table:table-row table:number-rows-repeated='2'>"
+        "<table:table-cell table:number-columns-repeated='2'><text:p>a</text:p></table:table-cell>"
+        "</table:table-row>"
+        "<table:table-row table:number-rows-repeated='9999'><table:table-cell/></table:table-row>"
+    )
+
+    text = odt(f"<table:table>{rows}</table:table>")
+
+    assert [line for line in text.splitlines() if "a" in line] == ["| a | a |"] * 2
+    assert len(text) < 100
+
+
 def test_rtf_becomes_plain_text() -> None:
     data = (
         rb"{\rtf1\ansi\ansicpg1252{\fonttbl{\f0 Arial;}}\f0 Caf\'e9 \u8364? \b bold\b0\par "

@@ -35,13 +35,13 @@ def read(data: Source, max_characters: int) -> Extracted:
     for part in chapters:
         markup = encodings.decode(package.content(part)).text
         pages.append(html.visible_text(markup, max_characters))
-        spend(pages[-1].text.length)
+        spend(len(pages[-1].text.text()))
     pages = [page for page in pages if page.text.text().strip()]
     text, starts = joined(page.text.text() for page in pages)
     headings = (
         (start + place, heading)
         for page, start in zip(pages, starts, strict=True)
-        for place, heading in page.headings
+        for place, heading in page.text.offsets(page.headings)
     )
     return Extracted(
         text=text,

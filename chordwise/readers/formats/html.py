@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from lxml import etree
@@ -55,6 +56,9 @@ _OFF_PAGE = re.compile(
     r"\b(?:left|top|right|text-indent)\s*:\s*-\d{4}|\bopacity\s*:\s*0(?:\.0+)?\s*(?:[;!]|$)",
     re.IGNORECASE,
 )
+_CELLS = ("td", "th")
+_NUMBER = re.compile(r"[1-9]\d{0,5}", re.ASCII)
+_WIDEST_SPAN = 1_000
 _WHITES = ("#fff", "#ffffff", "white")
 _UNREAD_ATTRIBUTES = ("alt", "title", "aria-label", "aria-description", "placeholder", "content")
 _DECLARED = re.compile(rb"""(?:charset|encoding)\s*+=\s*+(?:["']\s*+)?([\w.:-]+)""", re.IGNORECASE)
@@ -64,7 +68,7 @@ _TITLE_CHARACTERS = 1_000
 
 
 def read(data: bytes, max_characters: int) -> Extracted:
-    """Return the visible text: a blank line between paragraphs, a tab between cells."""
+    """Return the visible text: a blank line between paragraphs, a tab between columns."""
     declared = _DECLARED.search(data[:_DECLARATION_BYTES])
     name = declared.group(1).decode("ascii", "replace") if declared else ""
     decoded = encodings.decode(data, name)
@@ -76,7 +80,7 @@ def extracted(page: Page, encoding: str | None = None) -> Extracted:
     text = page.text.text()
     return Extracted(
         text=text,
-        places=places.sections(page.headings, len(text)),
+        places=places.sections(page.text.offsets(page.headings), len(text)),
         media_type="text/html",
         title=page.title,
         encoding=encoding,
@@ -151,13 +155,17 @@ class Page:
         self._formats.append(self._formats[-1].within(attributes, may_be_styled=self._has_sheet))
         if tag in _HEADINGS:
             self._heading = []
-            self.headings.append((self.text.length, ""))
+            self.headings.append((self.text.pieces, ""))
         if tag == "br":
             self.text.break_line()
         elif tag == "tr":
             self.text.begin_row()
+        elif tag in _CELLS:
+            self.text.begin_cell(_span(attributes, "colspan"), _span(attributes, "rowspan"))
         else:
             self._separate_block(tag)
+        if tag == "table":
+            self.text.begin_table()
 
     def end(self, tag: str) -> None:
         """Handle the end of an element."""
@@ -173,10 +181,10 @@ class Page:
             self._heading = None
         if tag == "tr":
             self.text.end_row()
-        elif tag in ("td", "th"):
-            self.text.end_cell()
-        else:
+        elif tag not in _CELLS:
             self._separate_block(tag)
+        if tag == "table":
+            self.text.end_table()
 
     def data(self, text: str) -> None:
         """Handle a piece of text; the parser may split text anywhere."""
@@ -235,6 +243,11 @@ def visible_text(markup: str, max_characters: int) -> Page:
     return page
 
 
+def _span(attributes: Mapping[str, str], name: str) -> int:
+    value = attributes.get(name, "").strip()
+    return min(int(value), _WIDEST_SPAN) if _NUMBER.fullmatch(value) else 1
+
+
 def _is_hidden(attributes: Mapping[str, str]) -> bool:
     return "hidden" in attributes or bool(_HIDDEN_STYLE.search(attributes.get("style", "")))
 
@@ -245,6 +258,44 @@ _STRENGTH = {"": 0, SPACE: 1, LINE: 2, PARAGRAPH: 3}
 _WHITE = re.compile(r"[ \t\n\r\f]+")
 
 
+class _Table:
+    """The columns of the cells with text of an open table (HTML, "Forming a table")."""
+
+    def __init__(self) -> None:
+        self._row = 0
+        self._column = 0
+        self._end = 0
+        # The first row in which a column is free again, where a cell above spans rows.
+        self._free_at: dict[int, int] = {}
+        self._placed: list[tuple[int, int, int]] = []
+
+    def begin_row(self) -> None:
+        self._row += 1
+        self._column = self._end = 0
+
+    def begin_cell(self, columns: int, rows: int) -> None:
+        self._column = self._end
+        while self._free_at.get(self._column, 0) > self._row:
+            self._column += 1
+        self._end = self._column + columns
+        if rows > 1:
+            spanned = range(self._column, min(self._end, _WIDEST_SPAN))
+            self._free_at |= dict.fromkeys(spanned, self._row + rows)
+
+    def place(self, index: int) -> None:
+        """Note the index of the separator before the text of the current cell."""
+        self._placed.append((self._row, self._column, index))
+
+    def tabs(self) -> Iterator[tuple[int, int]]:
+        """Yield the index of each separator and its number of tabs."""
+        used = sorted({column for _, column, _ in self._placed})
+        rank = {column: number for number, column in enumerate(used)}
+        last_row, last = 0, 0
+        for row, column, index in self._placed:
+            yield index, rank[column] - (last if row == last_row else 0)
+            last_row, last = row, rank[column]
+
+
 class _FlowingText:
     """A text under construction; separators are written only if text follows them."""
 
@@ -252,11 +303,17 @@ class _FlowingText:
         self._pieces: list[str] = []
         self._pending = ""
         self._fixed = False
+        self._tables = [_Table()]
         self._spend = CharacterAllowance(max_characters)
 
     @property
-    def length(self) -> int:
-        return self._spend.spent
+    def pieces(self) -> int:
+        return len(self._pieces)
+
+    def offsets(self, headings: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
+        """Return headings, which are at an index of `pieces`, with their offsets in the text."""
+        ends = [0, *itertools.accumulate(map(len, self._pieces))]
+        return [(ends[index], heading) for index, heading in headings]
 
     def write(self, text: str) -> None:
         """Append text with each run of white space replaced by one space."""
@@ -270,6 +327,8 @@ class _FlowingText:
 
     def write_exactly(self, text: str) -> None:
         pending = self._pending if self._pieces else ""
+        if self._fixed:
+            self._tables[-1].place(len(self._pieces))
         self._pieces += pending, text
         self._pending, self._fixed = "", False
         self._spend(len(pending) + len(text))
@@ -283,12 +342,25 @@ class _FlowingText:
         """End the line; a second break results in an empty line."""
         self.separate(PARAGRAPH if self._pending == LINE else LINE)
 
+    def begin_table(self) -> None:
+        self._tables.append(_Table())
+
+    def end_table(self) -> None:
+        """Separate the cells of the table by a tab for each column that has text in any row."""
+        if len(self._tables) > 1:
+            for index, tabs in self._tables.pop().tabs():
+                missing = max(0, tabs - self._pieces[index].count(CELL))
+                self._spend(missing)
+                self._pieces[index] += CELL * missing
+
     def begin_row(self) -> None:
         """Start a line; blocks in the first cell do not add further separators."""
+        self._tables[-1].begin_row()
         self._pending, self._fixed = LINE, True
 
-    def end_cell(self) -> None:
-        """Request a tab before the next cell, regardless of blocks in between."""
+    def begin_cell(self, columns: int, rows: int) -> None:
+        """Request a tab before the text of the cell, regardless of blocks in between."""
+        self._tables[-1].begin_cell(columns, rows)
         row_is_empty = self._fixed and self._pending == LINE
         if not row_is_empty:
             self._pending, self._fixed = CELL, True

@@ -75,6 +75,8 @@ class _Story(Story):
             self._item = "- "
         elif name == "s":
             self.write(" " * _count(attributes, "c"))
+        elif name == "table-row" and self.blocks[-1].rows:
+            self.blocks[-1].repeated = _count(attributes, "number-rows-repeated")
         elif name == "table-cell":
             columns = _count(attributes, "number-columns-repeated")
             self.blocks[-1].repeated = min(columns, _REPEATED)
@@ -89,6 +91,14 @@ class _Story(Story):
     def closed(self, name: str) -> None:
         if name == "list-item":
             self._item = ""
+        elif name == "table-row" and self.blocks[-1].rows:
+            self._repeat_row(self.blocks[-1])
+
+    def _repeat_row(self, table: Block) -> None:
+        row = table.rows[-1]
+        for _ in range(table.repeated - 1 if any(row) else 0):
+            self.spend(sum(map(len, row)))
+            table.rows.append(row)
 
     def data(self, text: str) -> None:
         """Handle a piece of text; runs of white space become one space."""
