@@ -52,7 +52,7 @@ evaluated_at run analysis_type model metric value low high count
 source analysis_type path expected found confidence judged_by
 analysis_type part model claimed_from claims mean_claimed share_right
 source analysis_type confidence calibrated_confidence acceptable
-run profile name verdict accepted population error_bound more_checks
+run profile name verdict accepted checks population error_bound more_checks
 source item value reasons doubt blocks_certificate
 day cache_hits cache_saved_usd routed_questions routing_saved_usd
 day what error_code failures

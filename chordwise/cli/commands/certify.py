@@ -98,14 +98,7 @@ def render(rows: Sequence[Row], scope: Scope, risk: float) -> RenderableType:
 
 def _cells(row: Row) -> Sequence[str]:
     certificate: Certificate = row["certificate"]
-    todo = outlook(
-        certificate.verdict,
-        certificate.acceptable,
-        certificate.checks,
-        certificate.more_checks,
-        certificate.must_review,
-    )
-    accepted, error = "–", "–"
+    accepted, error, todo = "–", "–", outlook(certificate)
     match certificate.verdict:
         case CertificationVerdict.CERTIFIED:
             accepted = f"{certificate.accepted:,} of {certificate.population:,}"

@@ -157,24 +157,25 @@ def certify(
     )
 
 
-def outlook(
-    verdict: str, acceptable: int, checks: int, more_checks: int | None, must_review: float
-) -> str:
-    """Return in words what a certificate spares, or what is missing for it; see `Certificate`."""
-    more = 0 if verdict == CertificationVerdict.CERTIFIED else more_checks or 0
-    unchecked = acceptable - checks - more
+def outlook(certificate: Certificate) -> str:
+    """Return in words what a certificate spares, or what is missing for it."""
+    verdict, acceptable = certificate.verdict, certificate.acceptable
+    is_certified = verdict == CertificationVerdict.CERTIFIED
+    more = 0 if is_certified else certificate.more_checks or 0
+    unchecked, rest = acceptable - certificate.checks - more, certificate.population - acceptable
+    left = f"; {rest:,} {'is' if rest == 1 else 'are'} left to check" if rest else ""
     match verdict:
         case CertificationVerdict.CERTIFIED if unchecked > 0:
-            return f"certified, {unchecked:,} without a check"
+            return f"certified, {unchecked:,} without a check{left}"
         case CertificationVerdict.CERTIFIED:
-            return "all are checked"
+            return f"all {acceptable:,} accepted are checked{left}"
         case CertificationVerdict.OPEN if unchecked > 0:
             others = "other is" if unchecked == 1 else "others are"
-            return f"{counted(more, 'more check')}, then {unchecked:,} {others} accepted"
+            return f"{counted(more, 'more check')}, then {unchecked:,} {others} accepted{left}"
         case CertificationVerdict.OPEN:
             return f"too few to save checks: all {acceptable:,} have to be checked, {more:,} more"
         case CertificationVerdict.IMPOSSIBLE:
-            return f"at least {must_review:.1%} must be reviewed"
+            return f"at least {certificate.must_review:.1%} must be reviewed"
         case _:
             return "withdrawn: later checks are wrong"
 
