@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -98,7 +99,7 @@ def render(rows: Sequence[Row], scope: Scope, risk: float) -> RenderableType:
 
 def _cells(row: Row) -> Sequence[str]:
     certificate: Certificate = row["certificate"]
-    accepted, error, todo = "–", "–", outlook(certificate)
+    accepted, error, todo = "–", "–", outlook(**asdict(certificate))
     match certificate.verdict:
         case CertificationVerdict.CERTIFIED:
             accepted = f"{certificate.accepted:,} of {certificate.population:,}"

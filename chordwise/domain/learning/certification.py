@@ -157,12 +157,19 @@ def certify(
     )
 
 
-def outlook(certificate: Certificate) -> str:
+def outlook(
+    *,
+    verdict: str,
+    population: int,
+    acceptable: int,
+    checks: int,
+    more_checks: int | None,
+    must_review: float,
+    **_: object,
+) -> str:
     """Return in words what a certificate spares, or what is missing for it."""
-    verdict, acceptable = certificate.verdict, certificate.acceptable
-    is_certified = verdict == CertificationVerdict.CERTIFIED
-    more = 0 if is_certified else certificate.more_checks or 0
-    unchecked, rest = acceptable - certificate.checks - more, certificate.population - acceptable
+    more = 0 if verdict == CertificationVerdict.CERTIFIED else more_checks or 0
+    unchecked, rest = acceptable - checks - more, population - acceptable
     left = f"; {rest:,} {'is' if rest == 1 else 'are'} left to check" if rest else ""
     match verdict:
         case CertificationVerdict.CERTIFIED if unchecked > 0:
@@ -175,7 +182,7 @@ def outlook(certificate: Certificate) -> str:
         case CertificationVerdict.OPEN:
             return f"too few to save checks: all {acceptable:,} have to be checked, {more:,} more"
         case CertificationVerdict.IMPOSSIBLE:
-            return f"at least {certificate.must_review:.1%} must be reviewed"
+            return f"at least {must_review:.1%} must be reviewed"
         case _:
             return "withdrawn: later checks are wrong"
 
