@@ -24,7 +24,11 @@ from chordwise.rendering.plain_text import one_line
 
 COMMANDS: Kinds[ModuleType] = Kinds("chordwise.cli.commands")
 TOPICS = ("Commands", "Runs", "Quality", "Tables and reports", "Operation")
-SHORT_FORMS = {"submit": ("analyze", "--no-wait"), "connect": ("tables", "--connect")}
+SHORT_FORMS = {
+    "submit": ("analyze", "--no-wait"),
+    "connect": ("tables", "--connect"),
+    "--version": ("version",),
+}
 """Words that stand for a command with options."""
 _WITH_VALUE = ("--config", "--home")
 _WITHOUT_VALUE = ("--verbose", "--debug")

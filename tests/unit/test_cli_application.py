@@ -172,8 +172,9 @@ def test_an_internal_error_is_logged_without_secrets(
     assert "hunter2" not in shown + written
 
 
-def test_version_as_json() -> None:
-    version = json.loads(output_of("version", "--json").out)
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_version_as_json(word: str) -> None:
+    version = json.loads(output_of(word, "--json").out)
 
     assert version["schema_version"] == 1
     assert version["schema_revision"] == max(
