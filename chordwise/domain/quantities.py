@@ -61,6 +61,7 @@ _SHARED_BY = {
     for name in names
 }
 _NAMES_OF_CURRENCIES = {*_CODE_OF, *_SHARED_BY, *VALUE_WORDS["codes"]["currencies"]}
+_OF_POINTS = VALUE_WORDS["codes"]["of_points"]
 _FIRST = "".join(sorted({re.escape(name[0]) for name in _NAMES_OF_CURRENCIES}))
 _CURRENCY = "|".join(
     (r"(?<![^\W\d_])" if name[0].isascii() and name[0].isalpha() else "")
@@ -187,7 +188,8 @@ def parse_single(text: str) -> Quantity | None:
     currency, scale, unit = _currency_of(match), _scale_of(match), match["unit"]
     is_marked = currency is not None or unit in ("%", "‰")
     is_english = scale in _ENGLISH_SCALES or _is_rate(match)
-    number = _likeliest(match["digits"], is_money=currency is not None, is_english=is_english)
+    is_grouped = currency is not None and _codes(currency).isdisjoint(_OF_POINTS)
+    number = _likeliest(match["digits"], is_grouped=is_grouped, is_english=is_english)
     if number is None or not (is_marked or match.start() == 0 or _IN_WORDS.match(text)):
         return None
     is_letter = scale in UNSURE_SCALES and currency is None
@@ -310,10 +312,10 @@ def _signed_in_brackets(number: Decimal, before: str, after: str) -> tuple[Decim
     return (-number,) if is_alone else (-number, number)
 
 
-def _likeliest(digits: str, *, is_money: bool, is_english: bool) -> Decimal | None:
+def _likeliest(digits: str, *, is_grouped: bool, is_english: bool) -> Decimal | None:
     """Return the reading of digits with marks; `None` for several numbers, or if it is open.
 
-    1.500 is 1500 in German and 1.5 in English; 1,500 is 1500 unless the language is known.
+    1.500 is 1500 in German, and so is €1.500, and 1.5 in English; 1,500 is 1500 everywhere.
     """
     readings = list(_whole_or_parts(_joined(digits)))
     if len(readings) != 1:
@@ -321,7 +323,7 @@ def _likeliest(digits: str, *, is_money: bool, is_english: bool) -> Decimal | No
     fewest, most = min(readings[0]), max(readings[0])
     if "." not in digits or fewest == most:
         return most
-    return fewest if is_english else most if is_money else None
+    return fewest if is_english else most if is_grouped else None
 
 
 def _readings(digits: str) -> Iterator[set[Decimal]]:
