@@ -28,7 +28,8 @@ _SCHEMA = " UNION ALL ".join(
     )
 )
 _RELATIONS = """
-SELECT 'pg_class', md5(string_agg(concat(relname, relkind, relacl, reloptions), ' ' ORDER BY oid))
+SELECT 'pg_class', md5(string_agg(
+    concat(relname, relkind, relacl, reloptions, relrowsecurity), ' ' ORDER BY oid))
 FROM pg_class
 UNION ALL
 SELECT 'pg_statistic', count(*)::text FROM pg_statistic
