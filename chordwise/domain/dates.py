@@ -53,6 +53,11 @@ _WRITTEN = (
     re.compile(rf"{_DAY_AND_MONTH}\b"),
 )
 _SHORT = _DATES[-1]
+_OF_DATES = {kind: pattern_of(names) for kind, names in VALUE_WORDS["words_of_dates"].items()}
+_RELATIVE = re.compile(
+    rf"\b(?:{_OF_DATES['relative']}|(?:{_OF_DATES['periods']})(?!\s+(?:{_OF_DATES['ended']})\b))\b",
+    re.IGNORECASE,
+)
 
 
 def readings(text: str, order: DateOrder | None = None) -> Iterator[date | None]:
@@ -65,6 +70,11 @@ def readings(text: str, order: DateOrder | None = None) -> Iterator[date | None]
         if order or len(match["year"]) > 2:  # noqa: PLR2004
             dates = _dates_of(match, order)
             yield dates[0] if dates and (order or len({*dates}) == 1) else None
+
+
+def is_relative(text: str) -> bool:
+    """Return whether a text names another day than that of its date: two years from 1 May 2024."""
+    return _RELATIVE.search(text) is not None
 
 
 def order_in(texts: Iterable[str]) -> DateOrder | None:

@@ -62,7 +62,8 @@ def typed(value: JsonValue, order: DateOrder | None = None) -> TypedValue:
     if not isinstance(value, str) or len(value) > _MAX_LENGTH:
         return TypedValue()
     if days := set(dates.readings(value, order)):
-        return TypedValue(date=days.pop()) if len(days) == 1 else TypedValue()
+        is_day = len(days) == 1 and not dates.is_relative(value)
+        return TypedValue(date=days.pop()) if is_day else TypedValue()
     quantity = quantities.parse_single(value)
     if quantity is None:
         return TypedValue()
