@@ -48,7 +48,10 @@ def test_blocks_are_separated_and_inline_text_is_not(markup: str, expected: str)
         ("<tr><td colspan=-3 rowspan=x>a<td colspan=0>b<tr><td>c", "a\tb\nc"),
         ("<tr><td><table><tr><td><td>in<tr><td>x<td>y</table><td>out", "\tin\nx\ty\tout"),
         ("<tr><td>a</td></tr></table>after<table>", "a\n\nafter"),
-        ("<tr><td><p>one</p><p>two</p></td><td>b</td></tr>", "one\n\ntwo\tb"),
+        ("<tr><td><p>one</p><p>two</p></td><td>b<br>c</td></tr>", "one two\tb c"),
+        ("<tr><td><p>one</p><p>two</p></td></tr>", "one\n\ntwo"),
+        (f"<tr><td>a<br>b</td><td>{'c' * 301}</td></tr>", f"a\nb\t{'c' * 301}"),
+        ("<tr><td rowspan=0>a<td>b<tr><td>c<tbody><tr><td>d<td>e", "a\tb\n\tc\nd\te"),
     ],
 )
 def test_a_table_row_is_a_line(markup: str, expected: str) -> None:

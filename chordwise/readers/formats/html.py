@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -57,7 +58,8 @@ _OFF_PAGE = re.compile(
     re.IGNORECASE,
 )
 _CELLS = ("td", "th")
-_NUMBER = re.compile(r"[1-9]\d{0,5}", re.ASCII)
+_ROW_GROUPS = ("thead", "tbody", "tfoot")
+_NUMBER = re.compile(r"\d{1,6}", re.ASCII)
 _WIDEST_SPAN = 1_000
 _WHITES = ("#fff", "#ffffff", "white")
 _UNREAD_ATTRIBUTES = ("alt", "title", "aria-label", "aria-description", "placeholder", "content")
@@ -166,6 +168,8 @@ class Page:
             self._separate_block(tag)
         if tag == "table":
             self.text.begin_table()
+        elif tag in _ROW_GROUPS:
+            self.text.begin_row_group()
 
     def end(self, tag: str) -> None:
         """Handle the end of an element."""
@@ -245,7 +249,9 @@ def visible_text(markup: str, max_characters: int) -> Page:
 
 def _span(attributes: Mapping[str, str], name: str) -> int:
     value = attributes.get(name, "").strip()
-    return min(int(value), _WIDEST_SPAN) if _NUMBER.fullmatch(value) else 1
+    number = int(value) if _NUMBER.fullmatch(value) else 1
+    # A rowspan of 0 extends to the end of the row group, and a colspan of 0 is invalid.
+    return min(number, _WIDEST_SPAN) or (_WIDEST_SPAN if name == "rowspan" else 1)
 
 
 def _is_hidden(attributes: Mapping[str, str]) -> bool:
@@ -253,6 +259,8 @@ def _is_hidden(attributes: Mapping[str, str]) -> bool:
 
 
 SPACE, LINE, PARAGRAPH, CELL = " ", "\n", "\n\n", "\t"
+_BREAKS = (LINE, PARAGRAPH)
+_LONGEST_CELL = 300
 _STRENGTH = {"": 0, SPACE: 1, LINE: 2, PARAGRAPH: 3}
 # White space as defined by HTML; a no-break space is not white space.
 _WHITE = re.compile(r"[ \t\n\r\f]+")
@@ -268,6 +276,10 @@ class _Table:
         # The first row in which a column is free again, where a cell above spans rows.
         self._free_at: dict[int, int] = {}
         self._placed: list[tuple[int, int, int]] = []
+        self.has_table = False
+
+    def begin_row_group(self) -> None:
+        self._free_at.clear()
 
     def begin_row(self) -> None:
         self._row += 1
@@ -285,6 +297,16 @@ class _Table:
     def place(self, index: int) -> None:
         """Note the index of the separator before the text of the current cell."""
         self._placed.append((self._row, self._column, index))
+
+    def cells(self, end: int) -> list[range]:
+        """Return the pieces of each cell, without the separator before it, in rows of several."""
+        sizes = Counter(row for row, _, _ in self._placed)
+        ends = [*(index for _, _, index in self._placed[1:]), end]
+        return [
+            range(index + 1, stop)
+            for (row, _, index), stop in zip(self._placed, ends, strict=False)
+            if sizes[row] > 1
+        ]
 
     def tabs(self) -> Iterator[tuple[int, int]]:
         """Yield the index of each separator and its number of tabs."""
@@ -343,12 +365,26 @@ class _FlowingText:
         self.separate(PARAGRAPH if self._pending == LINE else LINE)
 
     def begin_table(self) -> None:
+        self._tables[-1].has_table = True
         self._tables.append(_Table())
 
+    def begin_row_group(self) -> None:
+        self._tables[-1].begin_row_group()
+
     def end_table(self) -> None:
-        """Separate the cells of the table by a tab for each column that has text in any row."""
+        """Separate the cells of the table by a tab for each column that has text in any row.
+
+        Each row is a line, unless the table has long cells or others within them, for its layout.
+        """
         if len(self._tables) > 1:
-            for index, tabs in self._tables.pop().tabs():
+            table = self._tables.pop()
+            cells = [] if table.has_table else table.cells(len(self._pieces))
+            lengths = (sum(len(self._pieces[piece]) for piece in cell) for cell in cells)
+            if max(lengths, default=0) <= _LONGEST_CELL:
+                for piece in itertools.chain.from_iterable(cells):
+                    if self._pieces[piece] in _BREAKS:
+                        self._pieces[piece] = SPACE
+            for index, tabs in table.tabs():
                 missing = max(0, tabs - self._pieces[index].count(CELL))
                 self._spend(missing)
                 self._pieces[index] += CELL * missing
