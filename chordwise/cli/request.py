@@ -17,6 +17,14 @@ from chordwise.pipeline.models.budgets import parse_budget
 from chordwise.settings import Profile
 from chordwise.settings.profiles import checked_profile
 
+# Without their value, another question would be asked.
+_EXAMPLES = {
+    "save_as": "contracts",
+    "items": '"parties: list, annual fee: money"',
+    "labels": "invoice,complaint,other",
+    "instructions": '"who pays whom?"',
+}
+
 
 def profile_of(flags: Values) -> Profile:
     """Return a profile of the options that are given on a command line.
@@ -24,8 +32,10 @@ def profile_of(flags: Values) -> Profile:
     Raises:
         UsageError: A value is invalid, or a file cannot be read.
     """
-    if not str(flags.get("save_as", "named")).strip():
-        raise UsageError("--save-as needs a name.", "Example: --save-as contracts")
+    for option, example in _EXAMPLES.items():
+        if option in flags and not str(flags[option]).strip(" ,;\t\n"):
+            name = option.replace("_", "-")
+            raise UsageError(f"--{name} is empty.", f"Example: --{name} {example}")
     entries = {name: value for name, value in flags.items() if value != ""}
     if "labels" in entries:
         entries["labels"] = split_commas(str(entries["labels"]))

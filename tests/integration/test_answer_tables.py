@@ -401,7 +401,7 @@ def test_a_table_name_unlike_the_given_one_is_reported(pipeline: Pipeline, tmp_p
     file.write_text("price: 5 EUR")
     told = ["submit", str(file), "--type", "extraction", "--instructions", "price", "--save-as"]
 
-    assert "--save-as needs a name" in output_of(*told, " ", code=ExitCode.USAGE).err
+    assert "--save-as is empty" in output_of(*told, " ", code=ExitCode.USAGE).err
     said = output_of(*told, "Prices 2026", "--model", "extractive").err
     assert "The answers of “Prices 2026” are in the table answers.prices_2026." in said
     assert pipeline.value("SELECT saved_as FROM runs") == "prices_2026"

@@ -61,7 +61,7 @@ def test_a_file_is_replaced_only_on_request(tmp_path: Path) -> None:
 
     refused = output_of("profile", "init", "x", "--items", "fee", code=ExitCode.USAGE)
 
-    assert "already exists" in refused.err
+    assert "copy it: --output x.toml" in refused.err
     assert (tmp_path / "chordwise.toml").read_text("utf-8") == "# mine\n"
     assert run(["profile", "init", "x", "--items", "fee", "--force"]) == ExitCode.SUCCESS
     assert "[profiles.x]" in (tmp_path / "chordwise.toml").read_text("utf-8")

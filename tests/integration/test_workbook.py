@@ -116,6 +116,18 @@ def test_values_come_first_with_their_types(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("leases")
+def test_a_correction_of_another_type_is_shown_as_written() -> None:
+    correction = ("--document", "a lease #1.txt", "--correct", "annual fee=3 May 2024")
+    output_of("feedback", "latest", *correction)
+
+    sheet = exported("leases").worksheets[0]
+
+    assert rows_of(sheet)[1][4] == "3 May 2024"
+    assert sheet["E2"].comment is not None
+    assert "not recognized as money" in sheet["E2"].comment.text
+
+
+@pytest.mark.usefixtures("leases")
 def test_a_cell_to_check_is_colored_and_says_why() -> None:
     book = exported("leases")
     sheet = book.worksheets[0]

@@ -25,6 +25,13 @@ def of_flags(profile: str = "", settings: Settings | None = None, **flags: objec
     return requested(settings or Settings(), profile_of(flags), {"profile": profile})
 
 
+@pytest.mark.parametrize("option", ["items", "labels", "instructions", "save_as"])
+@pytest.mark.parametrize("text", ["", " , ;"])
+def test_an_empty_option_does_not_ask_another_question(option: str, text: str) -> None:
+    with pytest.raises(UsageError, match="is empty"):
+        profile_of({option: text})
+
+
 def test_options_are_converted_to_entries_of_a_profile(tmp_path: Path) -> None:
     """Repeated types and labels count once and keep their order."""
     file = tmp_path / "schema.json"

@@ -52,6 +52,10 @@ def init(  # noqa: PLR0913 - the options of a command
 
     chordwise profile init contracts --pack legal
     """
+    usual = Path("chordwise.toml")
+    if output == usual and usual.exists() and not force:
+        hint = f"Write it to a file of its own and copy it: --output {shlex.quote(name)}.toml"
+        raise UsageError(f"{usual} already exists; --force replaces all of it.", f"{hint}.")
     writers.check(output, overwrite=force)
     listed: Sequence[str] = item_names.split(items)
     item_names.check(AnalysisOptions(items=tuple(listed)))
@@ -68,7 +72,6 @@ def init(  # noqa: PLR0913 - the options of a command
         )
     with writers.new_file(output, overwrite=force) as file:
         file.write(profile_drafts.toml(name, listed, pack).encode())
-    usual = Path("chordwise.toml")
     # --config would replace the models of the usual file.
     is_part = output != usual and usual.exists()
     then = f"copy it into {usual}" if is_part else "change it"

@@ -29,7 +29,8 @@ _NOTES: Mapping[str, str] = {
     Trust.CHECK: "To check",
     Trust.UNREAD: "A part of the document was not read.",
 }
-_TYPED = (ColumnKind.NUMBER, ColumnKind.MONEY, ColumnKind.DATE, ColumnKind.BOOLEAN)
+_NUMBERS = (ColumnKind.NUMBER, ColumnKind.MONEY, ColumnKind.BOOLEAN)
+_TYPED = (*_NUMBERS, ColumnKind.DATE)
 # Why cells should be checked; why documents should, or have no answer; and values of no type.
 _REMARKS = """
 SELECT n.document_id, '' AS item, NULL AS parent, NULL AS quote, NULL AS place, NULL AS final_value,
@@ -43,7 +44,8 @@ SELECT n.document_id, f.item, f.parent, f.quote, f.place, f.final_value, f.reaso
 FROM answer_jobs AS n INNER JOIN fact_quotes AS f ON f.job_id = n.job_id
 WHERE n.saved_as = {table} AND (
     f.trust = 'check'
-    OR f.item = ANY({typed}::text[]) AND f.number IS NULL AND f.date IS NULL
+    OR f.item = ANY({dates}::text[]) AND f.date IS NULL
+    OR f.item = ANY({numbers}::text[]) AND f.number IS NULL
 )
 UNION ALL
 SELECT n.document_id, c.field, NULL, c.other_quote, c.other_place, NULL,
@@ -117,7 +119,8 @@ def write(
         "table": sql.Literal(answers.name),
         "items": sql.Literal([column.item for column in columns]),
         "quotes": sql.SQL("f.*" if all_columns else _OF_QUOTES),
-        "typed": sql.Literal([column.item for column in columns if column.kind in _TYPED]),
+        "dates": sql.Literal([one.item for one in columns if one.kind is ColumnKind.DATE]),
+        "numbers": sql.Literal([one.item for one in columns if one.kind in _NUMBERS]),
     }
     selections: list[Selection | str] = [
         *(Selection(name=f"{SCHEMA}.{view}") for view in (answers.name, *lists.values())),
