@@ -10,7 +10,7 @@ import pytest
 from chordwise.domain import json_values, validation
 from chordwise.domain.analyses.extraction import Extraction
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
-from chordwise.domain.extractive.extraction import SearchableText, item_of
+from chordwise.domain.extractive.extraction import SearchableText, item_of, unfilled_lists
 from chordwise.domain.facts import facts
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.trust import Reason
@@ -466,6 +466,20 @@ def test_values_are_parsed_according_to_their_schema(
     properties: JsonObject, text: str, data: JsonObject
 ) -> None:
     assert fill(text, closed(**properties))["data"] == data
+
+
+def test_lists_of_objects_are_named_since_no_rows_are_searched() -> None:
+    person: JsonObject = {"type": "object", "properties": {"name": {"type": "string"}}}
+    people: JsonObject = {"type": "array", "items": person}
+    team: JsonObject = {"type": "object", "properties": {"people": people}}
+    tags: JsonObject = {"type": "array", "items": {"type": "string"}}
+
+    assert unfilled_lists(AnalysisOptions(schema=closed(tags=tags, person=person))) == []
+    assert unfilled_lists(AnalysisOptions(schema=closed(rows=people, team=team))) == [
+        "rows",
+        "people",
+    ]
+    assert unfilled_lists(AnalysisOptions(items=("people: list",))) == []
 
 
 def test_a_recursive_schema_is_followed_to_a_limited_depth() -> None:

@@ -68,6 +68,22 @@ def unsupported(output: JsonObject, options: AnalysisOptions) -> list[str]:
     ]
 
 
+def unfilled_lists(options: AnalysisOptions) -> list[str]:
+    """Return the names of the lists of objects in a schema, for which no rows are searched."""
+    root = SchemaNode.root_of(options.schema or {})
+    return list(_lists_of_objects(root, 0))
+
+
+def _lists_of_objects(node: SchemaNode, depth: int) -> Iterator[str]:
+    for name in node.properties if depth < MAX_DEPTH else ():
+        member = node.member(name)
+        kind = _type_of(member)
+        if kind == "array" and _type_of(member.items) in ("object", "array"):
+            yield name
+        elif kind == "object":
+            yield from _lists_of_objects(member, depth + 1)
+
+
 def _fields(declared: items.DeclaredItem, searchable: SearchableText) -> Iterator[JsonObject]:
     is_open = declared.kind is ColumnKind.BOOLEAN
     item = replace(item_of(declared.name), is_list=declared.kind.is_list)
