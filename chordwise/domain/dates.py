@@ -55,7 +55,8 @@ _WRITTEN = (
 _SHORT = _DATES[-1]
 _OF_DATES = {kind: pattern_of(names) for kind, names in VALUE_WORDS["words_of_dates"].items()}
 _RELATIVE = re.compile(
-    rf"\b(?:{_OF_DATES['relative']}|(?:{_OF_DATES['periods']})(?!\s+(?:{_OF_DATES['ended']})\b))\b",
+    rf"(?<!\bon or )\b(?:{_OF_DATES['relative']})\b"
+    rf"|\b(?:{_OF_DATES['periods']})\b(?!\s+(?:{_OF_DATES['ended']})\b)",
     re.IGNORECASE,
 )
 

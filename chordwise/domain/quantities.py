@@ -206,8 +206,10 @@ def parse_single(text: str) -> Quantity | None:
     is_negative = match["sign"] in _MINUS or is_in_brackets
     power = POWER_OF.get(scale, 0)
     number *= 10**power
-    in_words = _in_figures(text[: match.start("digits")])[1]
-    if (len(in_words) == 1 and number not in in_words) or _is_year_in_brackets(match[0]):
+    is_repeated = match["open"] or match["inner"]
+    if is_repeated and _contradicts(number, text[: match.start()].rstrip(" (")):
+        return None
+    if _is_year_in_brackets(match[0]):
         return None
     number = -number if is_negative else number
     return Quantity(number=number, currency=currency, unit=unit, power=power)
@@ -257,6 +259,16 @@ def _currency_of(match: re.Match[str]) -> str | None:
 def _is_rate(match: re.Match[str]) -> bool:
     """Return whether an amount is one per unit, in English: $3.459 per gallon."""
     return _RATE.match(match["unit"] or match.string[match.end() :].lstrip()) is not None
+
+
+def _contradicts(number: Decimal, before: str) -> bool:
+    """Return whether a text is another number in words, with or without a currency or unit."""
+    words = _NUMBER_WORDS.match(before)
+    name = before[words.end() :] if words else ""
+    if words is None or (name and not (_unit(name.strip()) or _CURRENCIES.fullmatch(name, 1))):
+        return False
+    in_words = _in_figures(words[0])[1]
+    return bool(in_words) and number not in in_words
 
 
 def _is_whole(match: re.Match[str]) -> bool:

@@ -109,7 +109,7 @@ def moments(values: Sequence[float]) -> Moments:
     if not values:
         return Moments()
     mean = fmean(values)
-    variance = fmean([(value - mean) ** 2 for value in values])
+    variance = fmean((value - mean) ** 2 for value in values)
     return Moments(count=len(values), mean=mean, variance=variance)
 
 
