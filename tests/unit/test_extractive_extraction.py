@@ -267,6 +267,43 @@ def test_people_are_known_by_their_names_and_titles(text: str, people: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("text", "organizations"),
+    [
+        ("It is between General Motors Corporation and Ash, Inc.", "General Motors Corporation"),
+        ("Home Depot, Inc. is a home for all.", "Home Depot, Inc."),
+        ("In general, no Home of a General of the Umbra Bank Group is one.", "Umbra Bank Group"),
+        ("In general, ask the General Authority.", ""),
+    ],
+)
+def test_the_name_of_an_organization_may_begin_with_an_ordinary_word(
+    text: str, organizations: str
+) -> None:
+    found = extract(f"{text}\nIn general, the home is ours.", "organizations")["organizations"]
+
+    assert "; ".join(found[:1]) == organizations
+
+
+@pytest.mark.parametrize(
+    ("clause", "law"),
+    [
+        ("THE LAWS OF THE STATE OF NEW YORK, WITHOUT REGARD", "LAWS OF THE STATE OF NEW YORK"),
+        ("THE LAWS OF NEW YORK EXCLUDING CONFLICTS OF LAW", "LAWS OF NEW YORK"),
+        ("THE LAWS OF ENGLAND AND WALES FOR ALL CLAIMS", "LAWS OF ENGLAND AND WALES"),
+        ("the laws of the State of New York", "laws of the State of New York"),
+        ("the laws of Bosnia and Herzegovina", "laws of Bosnia and Herzegovina"),
+        (
+            "the laws of the Province of Macao of the People's Republic of China, as they stand",
+            "laws of the Province of Macao of the People's Republic of China",
+        ),
+    ],
+)
+def test_a_law_has_the_whole_name_of_its_place(clause: str, law: str) -> None:
+    assert extract(f"This Agreement is governed by {clause}.", "governing law") == {
+        "governing law": [law]
+    }
+
+
+@pytest.mark.parametrize(
     ("text", "doubts"),
     [("Anna Weber spoke for Greenpeace.", [Reason.NOT_SUPPORTED]), ("Contoso Ltd.", None)],
 )
@@ -288,6 +325,30 @@ def test_the_phrases_that_announce_an_item_are_surer_than_its_words() -> None:
     sure = {field["value"]: field["confidence"] for field in fields_of(text, "parties")}
 
     assert sure == {"Northwind Traders, Inc.": 3, "Birch Street Ltd.": 3, "Contoso Ltd.": 1}
+
+
+def test_a_party_that_no_phrase_announces_is_doubted_beside_those_of_one() -> None:
+    unsure = "Neither party nor other parties may sell to Contoso Ltd. at all."
+    text = f"This Agreement is made between Northwind Traders, Inc. and Birch Street Ltd.\n{unsure}"
+    schema = closed(parties={"type": "array", "items": {"type": "string"}})
+
+    def doubted(text: str, schema: JsonObject | None) -> dict[JsonValue, list[str] | None]:
+        request = AnalysisRequest(
+            text=text,
+            analysis_type=AnalysisType.EXTRACTION,
+            specific_instructions="" if schema else "parties",
+            schema=schema,
+        )
+        analysis = DocumentAnalyzer(ExtractiveModel()).analyze_document(request)
+        return {fact.value: fact.doubts for fact in analysis.facts if fact.value}
+
+    for one in (None, schema):
+        assert doubted(text, one) == {
+            "Northwind Traders, Inc.": None,
+            "Birch Street Ltd.": None,
+            "Contoso Ltd.": [Reason.NOT_SUPPORTED],
+        }
+        assert doubted(unsure, one) == {"Contoso Ltd.": None}
 
 
 def test_an_expiration_date_is_not_what_follows_the_expiration() -> None:

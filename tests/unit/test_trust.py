@@ -114,6 +114,7 @@ def test_chunks_disagree_on_members_of_a_schema_outside_of_lists() -> None:
         ("5,000 EUR", "EUR 5000"),
         ("5,000 EUR", "€ 5,000.00"),
         ("Acme Ltd.", "ACME LTD"),
+        ("laws of Bavaria", "Law of Bavaria"),
         ("April 5, 2003", "2003-04-05"),
         (5, "5.0"),
     ],
@@ -141,16 +142,28 @@ def test_each_other_value_is_recorded_once_with_its_quote() -> None:
     assert [row["value"] for row in rows] == ["7", *map(str, range(100, 119))]
 
 
-def test_a_value_that_was_dropped_is_recorded_without_a_doubt_about_the_surer_one() -> None:
-    """The built-in model keeps one value of an item."""
-    kept, other = fields(("law", "Bavaria")), fields(("law", "Saxony"))
-    surer: list[JsonValue] = [{**field, "confidence": 9} for field in objects(kept["fields"])]
-    output: JsonObject = {"fields": surer}
+@pytest.mark.parametrize(
+    ("confidence", "start", "reason", "to_check"),
+    [
+        (9, 5_000, "higher confidence", []),
+        (4, 2_000, "first in the document", []),
+        (4, 5_000, "first in the document", ["/fields/0"]),
+    ],
+)
+def test_the_one_value_that_the_built_in_model_keeps_is_doubted_unless_it_was_surer_of_it(
+    confidence: int, start: int, reason: str, to_check: list[str]
+) -> None:
+    """The first page of a document has its own dates; later passages mention others."""
+    other, *kept = (
+        {"confidence": 4, **field, "start_char": start, "end_char": start + 7}
+        for field in objects(fields(("law", "Saxony"), ("law", "Bavaria"))["fields"])
+    )
+    output: JsonObject = {"fields": [{**field, "confidence": confidence} for field in kept]}
 
-    (row,) = contradictions([other, output], output, TASK, is_by_rule=True)
+    (row,) = contradictions([{"fields": [other]}, output], output, TASK, is_by_rule=True)
 
-    assert (row["value"], row["kept_because"]) == ("Saxony", "higher confidence")
-    assert list(disagreements([row], output)) == []
+    assert (row["value"], row["kept_because"]) == ("Saxony", reason)
+    assert list(disagreements([row], output)) == to_check
 
 
 def test_reasons_belong_to_the_values_that_they_are_about() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
@@ -24,6 +24,7 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.schema_nodes import MAX_DEPTH, SchemaNode
 from chordwise.domain.words import LEXICON
 
+_UNANNOUNCED = 1
 _DENIAL: JsonObject = {"status": NOT_MENTIONED, "value": None, "quote": None, "confidence": 3}
 
 
@@ -65,6 +66,26 @@ def unsupported(output: JsonObject, options: AnalysisOptions) -> list[str]:
         for number, entry in enumerate(json_values.objects(output["fields"]))
         if entry.get("status") == NOT_MENTIONED
         and ValueKind.ORGANIZATION in item_of(json_values.text(entry.get("item"))).kinds[:1]
+    ]
+
+
+def unannounced(quotes: Iterable[tuple[str, JsonObject]]) -> list[str]:
+    """Return the paths of organizations that no phrase announces as what a list asks for.
+
+    `quotes` are the entries of an answer by path. Only values of a list that also has announced
+    ones count: of such parties of 58 contracts three of five were wrong, of the others one of four.
+    """
+    claims: dict[str, dict[str, float]] = defaultdict(dict)
+    for path, entry in quotes:
+        steps = json_values.steps(path)
+        name = json_values.text(entry.get("item")) or (steps[-2] if steps[-1].isdecimal() else "")
+        claims[name][path] = claimed_number(entry)
+    return [
+        path
+        for name, by_path in claims.items()
+        if (item := item_of(name)).cue is not None and ValueKind.ORGANIZATION in item.kinds[:1]
+        for path, claim in by_path.items()
+        if claim == _UNANNOUNCED < max(by_path.values())
     ]
 
 
@@ -364,7 +385,7 @@ class SearchableText:
             return
         sure = 1 + (coverage >= _LEAST_COVERAGE) + (coverage >= _SURE_COVERAGE)
         if item.cue is not None:  # its phrases say more than the words of the item
-            sure = 3 if item.cue.search(sentence.text) else 1
+            sure = 3 if item.cue.search(sentence.text) else _UNANNOUNCED
         for quote in (sentence.text, self._with_next(place)):
             if nearest := self._nearest_first(item, quote):
                 confidence = min(4, sure + (item.kinds[0] in _PATTERN_KINDS))

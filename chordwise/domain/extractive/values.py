@@ -42,9 +42,10 @@ class WrittenValue(NamedTuple):
 
 
 _STATE_WORDS = (
-    r"(?:(?i:State|Commonwealth|Province|Republic|Kingdom|People['’]s\s+Republic)\s+of\s+)?"
+    r"(?:(?i:State|Commonwealth|Province|Republic|Kingdom|People['’]s\s+Republic)\s+(?i:of)\s+)?"
 )
-_PROPER = r"[A-Z](?:\w|\.(?=\w))++(?:\s+(?:and\s+|of\s+)?[A-Z](?:\w|\.(?=\w))++){0,3}"
+_CAPITALIZED = r"[A-Z](?:[\w'’]|\.(?=\w))++"
+_PROPER = rf"{_CAPITALIZED}(?:\s+(?:and\s+|of\s+)?{_CAPITALIZED}){{0,4}}"
 _PATTERNS: dict[ValueKind, re.Pattern[str]] = {
     ValueKind.MONEY: MONEY,
     ValueKind.PERCENT: PERCENT,
@@ -56,8 +57,9 @@ _PATTERNS: dict[ValueKind, re.Pattern[str]] = {
     ValueKind.URL: re.compile(r"\b(?:https?://|www\.)[^\s<>\"')\]]+[^\s<>\"')\].,;:!?]"),
     ValueKind.DURATION: DURATION,
     ValueKind.LAW: re.compile(
-        rf"\b(?i:laws?)(?:\s+and\s+\w+)?\s+(?i:of|in\s+force\s+in)\s+(?:the\s+)?{_STATE_WORDS}"
-        rf"{_PROPER}|(?<=\b[Bb]y )(?:the\s+)?{_PROPER}\s+[Ll]aws?\b"
+        rf"\b(?i:laws?)(?:\s+and\s+\w+)?\s+(?i:of|in\s+force\s+in)\s+(?i:the\s+)?{_STATE_WORDS}"
+        rf"(?P<place>{_PROPER}(?:\s+of\s+the\s+{_PROPER})?)"
+        rf"|(?<=\b[Bb]y )(?:the\s+)?{_PROPER}\s+[Ll]aws?\b"
     ),
     ValueKind.NUMBER: NUMBER,
     ValueKind.IDENTIFIER: re.compile(
@@ -76,9 +78,24 @@ def values(
         return
     if kind is ValueKind.DATE:
         spans = written_dates(text)
+    elif kind is ValueKind.LAW:
+        spans = ((one.start(), _end_of_law(one)) for one in _PATTERNS[kind].finditer(text))
     else:
         spans = map(re.Match.span, _PATTERNS[kind].finditer(text))
     yield from (WrittenValue(text[start:end], start) for start, end in spans)
+
+
+def _end_of_law(law: re.Match[str]) -> int:
+    """Return where the place of a law ends, if capitals do not tell: “OF NEW YORK EXCLUDING …”."""
+    place = law["place"]
+    if not (place and place.isupper()):
+        return law.end()
+    words_of_place = list(re.finditer(r"\S+", place))
+    for last in reversed(words_of_place):
+        if " ".join(place[: last.end()].lower().split()) in name_lists().places:
+            return law.start("place") + last.end()
+    stops = (one.start() for one in words_of_place if one[0].lower() in _ENDING_PLACE)
+    return law.start("place") + len(place[: next(stops, None)].rstrip())
 
 
 # Capitals identify names; legal forms and prepositions identify organizations and places.
@@ -98,6 +115,7 @@ _CALENDAR = re.compile(
     re.IGNORECASE,
 )
 _LOOK_BACK = 12
+_ENDING_PLACE = STOPWORDS - {"and", "of", "the"}
 
 
 def _names(kind: ValueKind, text: str, ordinary: AbstractSet[str]) -> Iterator[WrittenValue]:
@@ -110,7 +128,9 @@ def _names(kind: ValueKind, text: str, ordinary: AbstractSet[str]) -> Iterator[W
         name = _trimmed(match.group(), ordinary)
         start = match.end() - len(name)
         if name and _kind_of_name(name, text[:start], ordinary) is kind:
-            known.setdefault(start, name)
+            if kind is ValueKind.ORGANIZATION:
+                start = _with_ordinary_word(text, match.start(), start)
+            known.setdefault(start, text[start : match.end()])
     yield from (WrittenValue(known[start], start) for start in sorted(known))
 
 
@@ -122,6 +142,13 @@ def _trimmed(name: str, ordinary: AbstractSet[str]) -> str:
     if name and is_before:
         return _trimmed(rest, ordinary)
     return name
+
+
+def _with_ordinary_word(text: str, first: int, start: int) -> int:
+    """Return where a name starts, with an ordinary word before it: “General Electric Company”."""
+    word = text[first:start].rstrip().rpartition(" ")[2]
+    is_stopword = word.lower().strip(".'’") in STOPWORDS
+    return start if is_stopword else text.rindex(word, first, start)
 
 
 def _kind_of_name(name: str, before: str, ordinary: AbstractSet[str]) -> ValueKind | None:

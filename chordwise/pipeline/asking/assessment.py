@@ -146,6 +146,9 @@ class AssessedAnswer:
         if paths := extractive.unsupported(self.answer.output, task.options):
             sentence = "Without a language model, only organizations with a legal form are found."
             yield Doubt(sentence=sentence, reason=Reason.NOT_SUPPORTED, paths=paths)
+        if paths := extractive.unannounced(trust.quotes_by_path(self.answer.output)):
+            sentence = "Without a language model, values that no phrase announces are uncertain."
+            yield Doubt(sentence=sentence, reason=Reason.NOT_SUPPORTED, paths=paths)
         if lists := extractive.unfilled_lists(task.options):
             sentence = f"Without a language model, no rows are found: {first_few(lists)}."
             yield Doubt(sentence=sentence)
