@@ -21,6 +21,7 @@ from chordwise.domain import identifiers, json_values, schemas
 from chordwise.domain.items import ColumnKind
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.quantities import currencies_of, parse_single
+from chordwise.domain.typed_values import TRUTHS
 from chordwise.errors import UsageError
 
 _MAX_GROUPS = 3
@@ -30,7 +31,6 @@ NUMBERS = (ColumnKind.NUMBER, ColumnKind.NUMBERS, ColumnKind.MONEY, ColumnKind.S
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")  # weeks and others are not known to PostgreSQL
 _MONTH = re.compile(r"\d{4}-\d\d")
 _YEAR = re.compile(r"\d{4}")
-TRUTHS = {"yes": "true", "true": "true", "no": "false", "false": "false"}
 _DATES = (ColumnKind.DATE, ColumnKind.DATES)
 
 

@@ -22,7 +22,7 @@ from chordwise.domain.facts import DATA, Fact
 from chordwise.domain.items import cue_of, kind_in
 from chordwise.domain.items import of as items_of
 from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue, text_of
-from chordwise.domain.typed_values import TypedValue, typed
+from chordwise.domain.typed_values import TypedValue, is_of_kind, typed
 from chordwise.domain.words import STOPWORDS, stem
 
 _WORD = re.compile(r"\w+")
@@ -234,15 +234,14 @@ def _different(kept: JsonObject, others: Iterable[JsonObject]) -> list[JsonObjec
 
 
 def of_other_type(output: JsonObject, options: AnalysisOptions) -> list[str]:
-    """Return the paths of values that are not a number or date, as their items declare."""
+    """Return the paths of values that the columns of the declared types of items cannot hold."""
     declared = {name: item.kind for name, item in items_of(options).items() if item.type}
-    names = {"date": "date", "money": "number", "number": "number"}
     return [
         path
         for item, values in _mentions(output).items()
-        if USER_DATA not in output and (name := names.get(declared.get(item, "")))
+        if USER_DATA not in output and item in declared
         for path, one in values.items()
-        if getattr(typed(one["value"]), name) is None
+        if not is_of_kind(one["value"], declared[item])
     ]
 
 

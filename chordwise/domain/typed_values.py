@@ -22,6 +22,8 @@ from chordwise.domain.items import ColumnKind
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.quantities import CURRENCY, POWER_OF, SCALE, UNSURE_SCALES, Quantity
 
+TRUTHS = {"yes": "true", "true": "true", "no": "false", "false": "false"}
+"""The values of a column of yes and no, in SQL."""
 _MAX_LENGTH = 200
 
 
@@ -70,6 +72,14 @@ def typed(value: JsonValue, order: DateOrder | None = None) -> TypedValue:
     unit = quantity.unit if quantity.code else quantity.unit or quantity.currency
     scale = 10**quantity.power if quantity.power else None
     return TypedValue(number=quantity.number, currency=quantity.code, unit=unit, scale=scale)
+
+
+def is_of_kind(value: JsonValue, kind: ColumnKind) -> bool:
+    """Return whether a column of a kind can hold a value; a text column holds any."""
+    if kind is ColumnKind.BOOLEAN:
+        return (json_values.text_of(value) or "").lower() in TRUTHS
+    name = {ColumnKind.DATE: "date", ColumnKind.MONEY: "number", ColumnKind.NUMBER: "number"}
+    return kind not in name or getattr(typed(value), name[kind]) is not None
 
 
 # The scale of amounts in a table

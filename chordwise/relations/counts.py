@@ -27,6 +27,7 @@ from chordwise.domain.plans import (
     Plan,
 )
 from chordwise.domain.trust import Trust
+from chordwise.domain.typed_values import TRUTHS
 from chordwise.errors import UsageError
 from chordwise.relations.relation import Relation, Row, rows
 from chordwise.storage import answer_tables
@@ -305,7 +306,7 @@ WHERE value IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {_MAX_SAMPLES
             day = last if operator in (Operator.AT_MOST, Operator.GREATER) else first
             return f"{value} {sign} DATE '{day}'"
         if column.kind is ColumnKind.BOOLEAN:
-            return f"{value} {sign} {plans.TRUTHS[condition.value.lower()]}"
+            return f"{value} {sign} {TRUTHS[condition.value.lower()]}"
         return f"lower({value}) {sign} lower({literal})"
 
     def _amount(self, value: str, column: AnswerColumn, condition: Condition, sign: str) -> str:

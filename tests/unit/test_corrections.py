@@ -10,6 +10,7 @@ import pytest
 from chordwise.domain import json_values
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.items import without_type
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.corrections import Corrected, correct
@@ -35,6 +36,7 @@ SCHEMA: JsonObject = {
     },
     "$defs": {"row": {"type": "object", "properties": {"n": {"type": "integer"}}}},
 }
+OPTIONS = AnalysisOptions(schema=SCHEMA)
 
 
 def items(*values: tuple[str, str | None]) -> JsonObject:
@@ -42,12 +44,17 @@ def items(*values: tuple[str, str | None]) -> JsonObject:
     return {"fields": [a_field(item, value, 7, grounded=True) for item, value in values]}
 
 
-def corrected_by(path: str, value: JsonValue, output: JsonObject) -> Remark:
+def corrected_by(
+    path: str,
+    value: JsonValue,
+    output: JsonObject,
+    options: AnalysisOptions = OPTIONS,
+    verdict: Verdict = Verdict.CORRECTED,
+) -> Remark:
     answer = AnswerWithConfidence(
         analysis_type=AnalysisType.EXTRACTION, output=output, confidence=0.5
     )
-    entered = FeedbackInput(verdict=Verdict.CORRECTED, path=path, value=value)
-    return understand(answer, entered, AnalysisOptions(schema=SCHEMA))
+    return understand(answer, FeedbackInput(verdict=verdict, path=path, value=value), options)
 
 
 def corrected(output: JsonObject, right: Mapping[str, JsonValue], **truth: object) -> Corrected:
@@ -297,6 +304,57 @@ def test_a_correction_is_converted_to_the_type_in_the_schema(
 def test_a_correction_must_fit_the_schema(path: str, typed: JsonValue, complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
         corrected_by(path, typed, DATA)
+
+
+@pytest.mark.parametrize(
+    ("item", "value", "complaint"),
+    [
+        ("headcount: number", "abc", "“abc” is not a number, which headcount declares."),
+        ("fee: money", "a lot", "is not an amount of money"),
+        ("paid: yes/no", "in part", "is not yes or no"),
+        ("signed: date", "spring", "is not a date"),
+        ("signed: date", "03/04/2025", "is not a date"),
+        ("signing date", "03/04/2025", "is not a date"),
+    ],
+)
+def test_a_correction_must_have_the_declared_type(item: str, value: str, complaint: str) -> None:
+    name, options = without_type(item), AnalysisOptions(items=(item,))
+
+    with pytest.raises(UsageError, match=complaint):
+        corrected_by(name, value, items((name, "x")), options)
+
+
+@pytest.mark.parametrize(
+    ("item", "value"),
+    [
+        ("headcount: number", "1,200"),
+        ("fee: money", "EUR 5"),
+        ("paid: yes/no", "No"),
+        ("signed: date", "5 May 2024"),
+        ("signed: date", None),
+        ("signing date", "on request"),
+        ("law: text", "5"),
+    ],
+)
+def test_a_correction_of_the_declared_type_is_stored(item: str, value: str | None) -> None:
+    name, options = without_type(item), AnalysisOptions(items=(item,))
+
+    right = corrected_by(name, value, items((name, "x")), options).corrected
+
+    assert right == ([value] if value else [])
+
+
+def test_a_value_that_its_column_cannot_hold_is_corrected_or_rejected_not_accepted() -> None:
+    """Its cell would be empty, and `confirmed`."""
+    options, output = AnalysisOptions(items=("signed: date",)), items(("signed", "Q3 2024"))
+
+    with pytest.raises(UsageError, match="“Q3 2024” is not a date") as refused:
+        corrected_by("signed", None, output, options, Verdict.APPROVED)
+
+    assert refused.value.hint == "Correct it: --correct 'signed=…'."
+    assert corrected_by("signed", None, output, options, Verdict.REJECTED).corrected is None
+    of_day = items(("signed", "5 May 2024"))
+    assert corrected_by("signed", None, of_day, options, Verdict.APPROVED).judged == ["5 May 2024"]
 
 
 def test_an_unknown_field_gets_a_suggestion() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from decimal import Decimal
 
 import pytest
@@ -332,7 +333,7 @@ def test_a_party_that_no_phrase_announces_is_doubted_beside_those_of_one() -> No
     text = f"This Agreement is made between Northwind Traders, Inc. and Birch Street Ltd.\n{unsure}"
     schema = closed(parties={"type": "array", "items": {"type": "string"}})
 
-    def doubted(text: str, schema: JsonObject | None) -> dict[JsonValue, list[str] | None]:
+    def doubted(text: str, schema: JsonObject | None) -> dict[JsonValue, Sequence[str] | None]:
         request = AnalysisRequest(
             text=text,
             analysis_type=AnalysisType.EXTRACTION,

@@ -205,6 +205,8 @@ def test_reasons_belong_to_the_values_that_they_are_about() -> None:
         ("due: date", None, False),
         ("due date", "on request", False),  # not declared
         ("law: text", "Bavaria", False),
+        ("paid: yes/no", "No", False),
+        ("paid: yes/no", "in part", True),
     ],
 )
 def test_a_value_should_have_the_declared_type(

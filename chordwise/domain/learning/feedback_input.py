@@ -12,13 +12,13 @@ from chordwise.domain import dates, items, json_values, validation
 from chordwise.domain.analysis import NO_LABEL, AnalysisDefinition, analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.facts import DATA
-from chordwise.domain.items import ColumnKind
+from chordwise.domain.items import ColumnKind, DeclaredItem
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.judgments import AnswerWithConfidence
 from chordwise.domain.learning.truths import Remark, Verdict
 from chordwise.domain.schema_nodes import SchemaNode
-from chordwise.domain.typed_values import typed
+from chordwise.domain.typed_values import is_of_kind, typed
 from chordwise.errors import UsageError
 
 _MAX_NAMED = 12
@@ -118,9 +118,11 @@ def _of_field(
         )
     if entered.verdict is Verdict.CORRECTED and schema is not None:
         entered = replace(entered, value=_fitting(schema, name, entered.value))
-    elif items.kind_in(options, name) in (ColumnKind.DATE, ColumnKind.DATES):
-        for value in json_values.listed(entered.value):
-            _refuse_unread_date(value)
+    elif schema is None and (item := items.of(options).get(name)) is not None:
+        accepted = [entry.value for entry in targets or entries]
+        is_approval = entered.verdict is Verdict.APPROVED
+        for value in accepted if is_approval else json_values.listed(entered.value):
+            _refuse_other_type(item, value, is_approval=is_approval)
     return Remark(
         path=path,
         name=name,
@@ -142,6 +144,16 @@ def _corrected(
         return values
     others = [e.value for e in fields.entries(output, name) if e.key and e.path != path]
     return [*others, *values]
+
+
+def _refuse_other_type(item: DeclaredItem, value: JsonValue, *, is_approval: bool) -> None:
+    """Refuse a value that the column of an item cannot hold, so that its cell would be empty."""
+    if not is_approval and item.kind in (ColumnKind.DATE, ColumnKind.DATES):
+        _refuse_unread_date(value)
+    if item.type and value is not None and not is_of_kind(value, item.kind):
+        what = items.TYPES[item.type][1]
+        hint = f"Correct it: --correct '{item.name}=…'." if is_approval else "Or reject the value."
+        raise UsageError(f"“{value}” is not {what}, which {item.name} declares.", hint)
 
 
 def _refuse_unread_date(value: JsonValue) -> None:

@@ -92,7 +92,7 @@ def last(session: Session, target: Row, path: str = "") -> Feedback:
     on_document = stored_feedback.of_documents(session, [target["document_id"]])
     feedback = stored_feedback.applicable(on_document, target["analysis_type"], target["question"])
     if path:
-        remark = _remark(target, FeedbackInput(verdict=Verdict.APPROVED, path=path))
+        remark = _remark(target, FeedbackInput(verdict=Verdict.REJECTED, path=path))
         about = remark.path, remark.name or None
         feedback = [row for row in feedback if (row.path, row.field) == about]
     if not feedback:
