@@ -92,9 +92,10 @@ class Count:
     """The answer to a plan: its rows, and the account of the documents.
 
     `documents` are those in the rows of the table, `matching` those in the result. `unread` could
-    not be read or have no answer yet, `silent` do not mention a column; both are outside of the
-    result. `outdated` are files that were read in an earlier version and cannot be read now.
-    `notes` are sentences about what else a reader has to know.
+    not be read or have no answer yet, `silent` do not mention a column, and in `unsure` nothing was
+    found for it, which is to be checked; all three are outside of the result. `outdated` are files
+    that were read in an earlier version and cannot be read now. `notes` are sentences about what
+    else a reader has to know.
 
     Of the matching ones, `supported` do not need a check. `low` and `high` bound the number of
     matching documents among those that were read, with 95 % if `checks` documents without a doubt
@@ -109,6 +110,7 @@ class Count:
     documents: int
     matching: Sequence[Row]
     silent: Sequence[Row]
+    unsure: Sequence[Row]
     unread: Sequence[Row]
     outdated: Sequence[Row]
     notes: Sequence[str]
@@ -255,8 +257,8 @@ WHERE value IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {_MAX_SAMPLES
         field = _field(column.name)
         if not operator.has_value:
             mentioned = f"({field} IS NOT NULL OR {self._is_unclear(column.name)})"
-            is_read = f"{_field(f'{column.name}_trust')} <> 'unread'"
-            return mentioned if operator is Operator.MENTIONED else f"NOT {mentioned} AND {is_read}"
+            is_sure = f"{_field(f'{column.name}_trust')} NOT IN ('unread', 'check')"
+            return mentioned if operator is Operator.MENTIONED else f"NOT {mentioned} AND {is_sure}"
         literal = quoted_value(condition.value)
         entities = next(
             (c for c in self.columns.values() if c.grouped == self._grouped(column)), None
@@ -341,7 +343,8 @@ WHERE value IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {_MAX_SAMPLES
         sources = Counter(row["source"] for row in documents)
         unread = [row for row in not_taken if row["source"] not in sources]
         # A document that is silent, as far as it was read, can be one that matches.
-        matching, others = of_state["matching"], of_state["other"] + of_state["silent"]
+        matching = of_state["matching"]
+        others = of_state["other"] + of_state["silent"] + of_state["unsure"]
         checks = self._checks(connection, plan, matching + others)
         supported = sum(row["trust"] != Trust.CHECK for row in matching)
         doubted = sum(row["trust"] == Trust.CHECK for row in others)
@@ -358,6 +361,7 @@ WHERE value IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {_MAX_SAMPLES
             documents=len(documents) + len(unread),
             matching=matching,
             silent=of_state["silent"],
+            unsure=of_state["unsure"],
             unread=[*of_state["unread"], *unread],
             outdated=[row for row in not_taken if row["source"] in sources],
             notes=[*self._notes(connection, plan), *_repeated(sources)],
@@ -409,24 +413,29 @@ WHERE value IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {_MAX_SAMPLES
         below = " AND ".join(_below("d" if self.rows else "t", plan.paths))
         if self.rows:
             return f"""SELECT d.document_id, d.job_id, d.document, d.source, d.status AS reason,
-    least(min({least}), NULL) AS trust,
+    CASE WHEN count(t.document_id) > 0 THEN min({least}) ELSE a.trust END AS trust,
     CASE WHEN d.status NOT IN {_READ} THEN 'unread'
         WHEN bool_or({" AND ".join(["t.document_id IS NOT NULL", *conditions])}) THEN 'matching'
         WHEN count(t.document_id) > 0 THEN 'other'
+        WHEN a.is_read AND a.trust = 'check' THEN 'unsure'
         WHEN a.is_read THEN 'silent' ELSE 'unread' END AS state
 FROM {_view(self.stored.name)} AS d
 LEFT JOIN {_view(self.name)} AS t ON t.document_id = d.document_id
 LEFT JOIN answer_trust AS a ON a.job_id = d.job_id
 {"WHERE " * bool(below)}{below}
-GROUP BY d.document_id, d.job_id, d.document, d.source, d.status, a.is_read ORDER BY d.source"""
+GROUP BY d.document_id, d.job_id, d.document, d.source, d.status, a.is_read, a.trust
+ORDER BY d.source"""
         unread = " OR ".join(f"coalesce({trust}, 'unread') = 'unread'" for trust in trusts)
         unread = unread or f"t.status NOT IN {_READ}"
+        fields = [(_field(name), _field(f"{name}_trust")) for name in names]
+        absences = [f"{field} IS NULL AND {trust} = 'check'" for field, trust in fields]
+        unsure = " OR ".join(absences) or "false"
         reason = f"CASE WHEN {unclear} THEN 'its value has another type or was rejected'"
         return f"""SELECT t.document_id, t.job_id, t.document, t.source,
     {reason} ELSE t.status END AS reason, {least} AS trust,
     CASE WHEN {unread} OR {unclear} THEN 'unread'
         WHEN {" AND ".join(conditions) or "true"} THEN 'matching'
-        WHEN {silent} THEN 'silent' ELSE 'other' END AS state
+        WHEN {unsure} THEN 'unsure' WHEN {silent} THEN 'silent' ELSE 'other' END AS state
 FROM {_view(self.name)} AS t {"WHERE " * bool(below)}{below} ORDER BY t.source"""
 
     def _checks(self, connection: Connection, plan: Plan, documents: Sequence[Row]) -> Row:
@@ -563,6 +572,10 @@ def account(count: Count) -> Iterator[str]:
     if count.silent:
         names = _named(count.silent, reason=False)
         yield f"Silent: {counted(len(count.silent), 'document')}: {names}"
+    if count.unsure:
+        names = _named(count.unsure, reason=False)
+        number = counted(len(count.unsure), "document")
+        yield f"Nothing found, which is to be checked: {number}: {names}"
     if count.is_full:
         yield f"Rows: the first {len(count.rows):,}; there can be more."
     to_check = len(count.matching) - count.supported

@@ -364,9 +364,15 @@ def rows_of(question: str) -> list[dict[str, object]]:
     return list(json.loads(output_of("ask", question, "--json").out)["rows"])
 
 
-def save(settings: Settings, name: str, analysis: AnalysisOptions, *texts: str) -> None:
+FIRMS = ("The seller is Contoso Ltd. of Oslo.", "Anna Weber spoke for Greenpeace.")
+
+
+def save(
+    settings: Settings, name: str, analysis: AnalysisOptions, *texts: str, model: str = SCRIPTED
+) -> None:
     pipeline = a_pipeline(settings, reading, repeat_last=True)
-    options = replace(a_run(AnalysisType.EXTRACTION, analysis=analysis), save_as=name)
+    a_question = a_run(AnalysisType.EXTRACTION, analysis=analysis)
+    options = replace(a_question, save_as=name, model=model)
     documents = [a_document(text, f"{number}.txt") for number, text in enumerate(texts)]
     pipeline.analyze(*documents, options=options)
 
@@ -485,7 +491,7 @@ def test_doubtful_silence_can_be_a_match(settings: Settings) -> None:
 
     count = result_of(pipeline, a_plan(table="doubts", where=[("fee", "is", "EUR 5")])).count
 
-    assert (len(count.matching), len(count.silent)) == (1, 2)
+    assert (len(count.matching), len(count.silent), len(count.unsure)) == (1, 0, 2)
     assert (count.low, count.high, count.more_checks) == (1, 3, 2)
 
 
@@ -616,6 +622,35 @@ def test_a_value_of_another_type_or_a_rejected_one_is_not_silent(settings: Setti
     assert [row["document"] for row in by_day["unread"]] == ["1.txt"]
     quoted = output_of("ask", "count deeds where day is silent", "--quotes").out
     assert "2.txt: day = not mentioned" in quoted
+
+
+def test_an_absence_to_be_checked_is_not_silent(settings: Settings) -> None:
+    """The built-in model finds only organizations with a legal form."""
+    asked = AnalysisOptions(instructions="organization, law")
+    save(settings, "notes", asked, *FIRMS, model="extractive")
+
+    by_firm = json.loads(output_of("ask", "count notes by organization", "--json").out)
+    silent = json.loads(output_of("ask", "count notes where organization is silent", "--json").out)
+
+    assert by_firm["rows"] == [{"organization": "Contoso Ltd.", "documents": 1}]
+    for answer in (by_firm, silent):
+        assert (answer["silent"], [row["document"] for row in answer["unsure"]]) == ([], ["1.txt"])
+    assert silent["rows"] == [{"documents": 0}]
+    assert silent["documents"]["at_most"] == 1
+    printed = output_of("ask", "count notes by organization").out
+    assert "Nothing found, which is to be checked: 1 document: 1.txt" in printed
+    by_law = output_of("ask", "count notes by law").out
+    assert ("Silent: 2 documents: " in by_law, "to be checked" in by_law) == (True, False)
+
+
+def test_a_list_that_was_not_searched_is_not_silent(settings: Settings) -> None:
+    """The built-in model finds no rows, and marks the answer."""
+    save(settings, "bills", AnalysisOptions(schema=SCHEMA), "One line: 5 EUR.", model="extractive")
+
+    answer = json.loads(output_of("ask", "count bills_lines", "--json").out)
+
+    assert (answer["silent"], [row["document"] for row in answer["unsure"]]) == ([], ["0.txt"])
+    assert (answer["documents"]["at_least"], answer["documents"]["at_most"]) == (0, 1)
 
 
 def test_files_with_several_contents_are_named(settings: Settings) -> None:

@@ -226,6 +226,7 @@ def members(answer: AnsweredQuestion) -> dict[str, object]:
         "outdated": count.outdated,
         "notes": count.notes,
         "silent": count.silent,
+        "unsure": count.unsure,
         "plan": plans.in_words(count.plan, SCHEMA),
         "statement": count.statement,
         "quotes": answer.quotes,
