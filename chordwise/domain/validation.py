@@ -97,7 +97,9 @@ def parse(text: str, *, lenient: bool = True) -> ParsedAnswer:
     """
     answer, repaired = _load(_without_fence(_THINKING.sub("", text).strip()), lenient=lenient)
     if not isinstance(answer, dict) or not answer:
-        raise InvalidAnswerError("The answer is not a JSON object.")
+        is_empty = answer == {} and not repaired
+        what = "an empty JSON object" if is_empty else "not a JSON object"
+        raise InvalidAnswerError(f"The answer is {what}.")
     if not _is_shallow(answer, MAX_LEVELS):
         raise InvalidAnswerError(f"The answer is nested deeper than {MAX_LEVELS} levels.")
     for path, item in json_values.walk(answer):

@@ -59,6 +59,7 @@ _MIN_LETTERS, _LONGEST_ENDING = 4, 2
 _MAX_IDEOGRAPHS = 8
 _SHORTEST_CODE = 5
 _LONG_NUMBER = re.compile(r"\+?\d(?:[ -]?\d){6,}")
+_FRACTION = re.compile(r"(?<![\d/.,])(?:\d{1,3} )?\d{1,3}/\d{1,3}(?![\d/])")
 _BESIDE = re.compile(r"[ .'’-]{1,2}")
 _FREE = re.compile(
     r"(?<![a-z])(?:summar|descri|expla|reason|why|overview|opinion|assess|categor|classif|type|kind"
@@ -169,7 +170,7 @@ def is_positive_in(number: Decimal, quote: str) -> bool:
 @lru_cache(maxsize=64)
 def _all_in(quote: str) -> tuple[Quantity, ...]:
     """Cached, since a quote often supports all values of a row."""
-    parts = (quote, *cells_in(quote))
+    parts = (quote, *cells_in(quote), *_FRACTION.findall(quote))
     return tuple(itertools.chain.from_iterable(itertools.chain(*map(quantities, parts))))
 
 

@@ -136,6 +136,7 @@ def test_invalid_answers_are_rejected(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("{}", "is an empty JSON object"),
         ('{"rows": [{"a": 1}], "rows": [{"a": 2}]}', "a member twice"),
         ('{"rows": [1, 2, ..., 1200]}', "omits values"),
         ('{"rows": [1, 2 // … 1198 more\n]}', "omits values"),
