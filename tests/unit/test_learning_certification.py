@@ -172,11 +172,19 @@ def test_only_checks_before_the_first_missing_one_count() -> None:
 @pytest.mark.parametrize(
     ("size", "max_error", "checks", "expected"),
     [
-        (58, 0.05, 0, "22 more checks, then 2 others are accepted; 34 are left to check"),
+        (
+            *(58, 0.05, 0),
+            "22 more checks without an error, then 2 others are accepted; 34 are left to check",
+        ),
         (58, 0.05, 53, "certified, 5 without a check"),
-        (58, 0.01, 0, "too few to save checks: all 58 have to be checked, 58 more"),
+        (58, 0.01, 0, "too few to save checks: all 58 have to be checked"),
+        (58, 0.01, 9, "too few to save checks: all 58 have to be checked, 49 more"),
+        (1, 0.05, 0, "too few to save checks: the only one has to be checked"),
         (58, 0.01, 58, "all 58 accepted are checked"),
-        (480, 0.05, 0, "61 more checks, then 35 others are accepted; 384 are left to check"),
+        (
+            *(480, 0.05, 0),
+            "61 more checks without an error, then 35 others are accepted; 384 are left to check",
+        ),
     ],
 )
 def test_a_certificate_says_which_answers_need_no_check(

@@ -18,6 +18,7 @@ from chordwise.domain.learning.certification import (
     Certificate,
     CertificationVerdict,
     advice,
+    is_worthwhile,
     outlook,
 )
 from chordwise.domain.number_formats import parse_share
@@ -81,14 +82,14 @@ def render(rows: Sequence[Row], scope: Scope, risk: float) -> RenderableType:
     for row in rows:
         *cells, todo = _cells(row)
         narrow.append((*cells, todo))
-        if row["certificate"].verdict is CertificationVerdict.OPEN:
+        made: Certificate = row["certificate"]
+        if said := advice(made.verdict, made.expected_checks, made.expected_free):
+            advised.append(Text(f"{cells[0]}: {said}"))
+        if said and is_worthwhile(made.expected_checks, made.expected_free):
             queue = [*scope.arguments, "--queue", row["name"] or row["analysis_type"]]
             command = one_line(f"chordwise review {shlex.join(queue)}")
             below.append(Text(f"  {command}", style="cyan"))
             todo = f"{todo}: {command}"
-            made: Certificate = row["certificate"]
-            said = advice(made.verdict, made.expected_checks, made.expected_free)
-            advised.append(Text(f"{cells[0]}: {said}"))
         wide.append((*cells, todo))
     table = layouts.FirstThatFits(
         layouts.table(names, wide, right=("Checks",)),

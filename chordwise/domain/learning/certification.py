@@ -178,9 +178,12 @@ def outlook(
             return f"all {acceptable:,} accepted are checked{left}"
         case CertificationVerdict.OPEN if unchecked > 0:
             others = "other is" if unchecked == 1 else "others are"
-            return f"{counted(more, 'more check')}, then {unchecked:,} {others} accepted{left}"
+            checks_left = f"{counted(more, 'more check')} without an error"
+            return f"{checks_left}, then {unchecked:,} {others} accepted{left}"
         case CertificationVerdict.OPEN:
-            return f"too few to save checks: all {acceptable:,} have to be checked, {more:,} more"
+            every = "the only one has" if acceptable == 1 else f"all {acceptable:,} have"
+            further = f", {more:,} more" if checks else ""
+            return f"too few to save checks: {every} to be checked{further}"
         case CertificationVerdict.IMPOSSIBLE:
             return f"at least {must_review:.1%} must be reviewed"
         case _:
@@ -197,9 +200,14 @@ def advice(verdict: str, expected_checks: int, expected_free: int) -> str:
     if not expected_free:
         return "stop here: more checks are not expected to free answers"
     checks = f"about {counted(expected_checks, 'more check')}"
-    if expected_free < _LEAST_SPARED * (expected_free + expected_checks):
+    if not is_worthwhile(expected_checks, expected_free):
         return f"stop here: {checks} are expected to free only {expected_free:,}"
     return f"{checks} are expected to free {expected_free:,}"
+
+
+def is_worthwhile(expected_checks: int, expected_free: int) -> bool:
+    """Return whether more checks are advised."""
+    return expected_free > 0 and expected_free >= _LEAST_SPARED * (expected_free + expected_checks)
 
 
 def scored(
