@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from collections.abc import Iterator
@@ -190,6 +191,21 @@ def test_every_command_is_described_with_every_option(name: str) -> None:
 
     assert [option for option in options if not re.search(rf"`{option}[` ]", described)] == []
     assert f"`chordwise {name}" in text_of("README.md")
+
+
+def test_every_member_of_the_json_of_commands_is_described() -> None:
+    described = section(text_of("docs/command-line.md"), "## JSON and CSV")
+    members = {
+        keyword.arg
+        for source in (ROOT / "chordwise" / "cli").rglob("*.py")
+        for call in ast.walk(ast.parse(source.read_text("utf-8")))
+        if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("write_json")
+        for keyword in call.keywords
+        if keyword.arg
+    }
+
+    assert {"batches", "tables"} <= members
+    assert sorted(name for name in members if f"`{name}`" not in described) == []
 
 
 def test_every_exit_code_is_described() -> None:
