@@ -208,7 +208,7 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
     "jobs": [
         *_required(_UUID, "id", "run_id", "intake_id", "document_id"),
         *_required(_TEXT, "analysis_type"),
-        *_required(_JSON, "options"),
+        *_required(sa.JSON(), "options"),
         *_required(_TEXT, "options_hash"),
         *_nullable(_JSON, "examples"),
         *_required(_TEXT, "model", "status"),

@@ -10,7 +10,7 @@ LISTED = Relation(
     r.id AS result_id, r.job_id, r.document_id, r.analysis_type, i.source, j.options,
     j.options_hash
 {FROM}""",
-    filters={**RESULTS.filters, "questions": "j.options = ANY(%(questions)s)"},
+    filters={**RESULTS.filters, "questions": "j.options::jsonb = ANY(%(questions)s)"},
     order="r.id",
 )
 ANSWERS = Relation(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import (
+    JSON,
     ColumnElement,
     ForeignKey,
     Index,
@@ -83,7 +84,7 @@ class Job(StepRecord):
     intake_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("intakes.id"), index=True)
     document_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(Document.id), index=True)
     analysis_type: Mapped[str]
-    options: Mapped[JsonObject]
+    options: Mapped[JsonObject] = mapped_column(JSON)  # keeps the order of the members of a schema
     options_hash: Mapped[str]
     examples: Mapped[JsonValue | None]
     model: Mapped[str]

@@ -21,7 +21,7 @@ SELECT DISTINCT ON (f.document_id, f.analysis_type, f.question, coalesce(f.field
         WHERE
             r.document_id = f.document_id
             AND r.analysis_type = f.analysis_type
-            AND f.question = j.options - ARRAY[
+            AND f.question = j.options::jsonb - ARRAY[
                 'confidence_threshold', 'votes', 'critique', 'principles', 'templates',
                 'examples', 'chunk_tokens'
             ]

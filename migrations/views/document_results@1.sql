@@ -56,7 +56,7 @@ LEFT JOIN LATERAL (
         AND b.analysis_type = j.analysis_type
         AND (
             r.corrected_output IS NOT NULL
-            OR b.question = j.options - ARRAY[
+            OR b.question = j.options::jsonb - ARRAY[
                 'confidence_threshold', 'votes', 'critique', 'principles', 'templates',
                 'examples', 'chunk_tokens'
             ]

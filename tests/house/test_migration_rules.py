@@ -16,7 +16,7 @@ import pytest
 from chordwise.domain.analysis_tasks import AnalysisOptions, question_of
 from tests.house.checkout import ROOT
 
-ARRAY = re.compile(r"\boptions - ARRAY\[([^\]]*)\]")
+ARRAY = re.compile(r"\boptions::jsonb - ARRAY\[([^\]]*)\]")
 QUOTED = re.compile(r"'(\w+)'")
 FIRST = "0001"
 REMOVING = ("drop_column", "drop_table", "drop_constraint", "alter_column", "rename_table")

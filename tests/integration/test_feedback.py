@@ -90,7 +90,7 @@ def test_feedback_survives_a_new_answer_and_judges_it(pipeline: Pipeline) -> Non
     pipeline.execute(into_history())
     # Votes, a critique and a threshold do not change the question.
     others = {"confidence_threshold": 0.5, "votes": 5, "critique": True, "principles": ["Be so."]}
-    changed = "UPDATE jobs SET options = options || CAST(:others AS jsonb)"
+    changed = "UPDATE jobs SET options = CAST(options AS jsonb) || CAST(:others AS jsonb)"
     pipeline.execute(changed, others=json.dumps(others))
     pipeline.execute(
         "UPDATE results SET id = gen_random_uuid(), confidence = 0.9,"

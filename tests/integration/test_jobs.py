@@ -9,7 +9,9 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
+from chordwise.domain import json_values
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import JobStatus
 from chordwise.errors import AnswerTimeoutError, UsageError
 from chordwise.llm.limits.permits import Priority
@@ -271,3 +273,20 @@ def test_ambiguous_names_of_runs_are_refused(settings: Settings) -> None:
                 open_run(pipeline.context, duplicate, NOW)
         else:
             assert open_run(pipeline.context, duplicate, NOW).name.startswith("20261124-")
+
+
+def test_a_model_receives_the_members_of_a_schema_in_their_order(settings: Settings) -> None:
+    """A model answers in this order, and what it wrote before is what it answers from."""
+    names = ["what_the_text_says", "amount", "id"]
+    schema: JsonObject = {"type": "object", "properties": {name: {} for name in names}}
+    asked: list[list[str]] = []
+
+    def answering(request: CompletionRequest) -> str:
+        asked.append([*json_values.as_object((request.task.options.schema or {})["properties"])])
+        return json.dumps({"data": {}, "evidence": []})
+
+    pipeline = a_pipeline(settings, answering, repeat_last=True)
+    analysis = AnalysisOptions(schema=schema)
+    pipeline.analyze(PARAGRAPH, options=a_run(AnalysisType.EXTRACTION, analysis=analysis))
+
+    assert asked == [names]

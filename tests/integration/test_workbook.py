@@ -117,14 +117,14 @@ def test_values_come_first_with_their_types(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("leases")
 def test_a_correction_of_another_type_is_shown_as_written() -> None:
-    correction = ("--document", "a lease #1.txt", "--correct", "annual fee=3 May 2024")
+    correction = ("--document", "a lease #1.txt", "--correct", "effective date=on request")
     output_of("feedback", "latest", *correction)
 
     sheet = exported("leases").worksheets[0]
 
-    assert rows_of(sheet)[1][4] == "3 May 2024"
-    assert sheet["E2"].comment is not None
-    assert "not recognized as money" in sheet["E2"].comment.text
+    assert rows_of(sheet)[1][2] == "on request"
+    assert sheet["C2"].comment is not None
+    assert "not recognized as date" in sheet["C2"].comment.text
 
 
 @pytest.mark.usefixtures("leases")

@@ -90,7 +90,7 @@ def _end_of_law(law: re.Match[str]) -> int:
     place = law["place"]
     if not (place and place.isupper()):
         return law.end()
-    words_of_place = list(re.finditer(r"\S+", place))
+    words_of_place = list(_UNSPACED.finditer(place))
     for last in reversed(words_of_place):
         if " ".join(place[: last.end()].lower().split()) in name_lists().places:
             return law.start("place") + last.end()
@@ -115,6 +115,7 @@ _CALENDAR = re.compile(
     re.IGNORECASE,
 )
 _LOOK_BACK = 12
+_UNSPACED = re.compile(r"\S+")
 _ENDING_PLACE = STOPWORDS - {"and", "of", "the"}
 
 

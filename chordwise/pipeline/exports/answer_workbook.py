@@ -67,8 +67,8 @@ SELECT
     (SELECT string_agg(concat_ws(': ', analysis_type, asked), E'\n') FROM (
         SELECT DISTINCT ON (n.analysis_type) n.analysis_type, nullif(concat_ws('; ',
             nullif(j.options ->> 'instructions', ''),
-            (SELECT string_agg(i, ', ') FROM jsonb_array_elements_text(j.options -> 'items') AS i),
-            (SELECT string_agg(i, ', ') FROM jsonb_array_elements_text(j.options -> 'labels') AS i),
+            (SELECT string_agg(i, ', ') FROM json_array_elements_text(j.options -> 'items') AS i),
+            (SELECT string_agg(i, ', ') FROM json_array_elements_text(j.options -> 'labels') AS i),
             'JSON Schema ' || (j.options -> 'schema' ->> 'title')
         ), '') AS asked
         FROM n INNER JOIN jobs AS j ON j.id = n.job_id ORDER BY n.analysis_type, j.id DESC
