@@ -105,8 +105,13 @@ def check(options: AnalysisOptions) -> None:
     """Check the declared types of the items.
 
     Raises:
-        UsageError: There is no such type.
+        UsageError: There is no such type, or an item has two.
     """
+    declared: dict[str, str] = {}
+    for item in options.items or split(options.instructions):
+        if (first := declared.setdefault(without_type(item), item)) != item:
+            hint = "Name one of them differently."
+            raise UsageError(f"An item is declared twice: {first}, and {item}.", hint)
     for item in of(options):
         if unknown := _TYPE.search(item):
             raise UsageError(

@@ -318,6 +318,12 @@ def test_an_unknown_type_is_refused_with_the_known_ones(name: str) -> None:
     assert "text, number, money, date, yes/no, list" in refused.value.hint
 
 
+def test_an_item_has_one_type() -> None:
+    item_names.check(AnalysisOptions(items=("fee: money", "fee: money", "signed: date")))
+    with pytest.raises(UsageError, match="declared twice: signed: date, and signed: money"):
+        item_names.check(AnalysisOptions(items=("signed: date", "fee", "signed: money")))
+
+
 def asked_for(options: AnalysisOptions) -> str:
     template = PromptTemplate(name="x", system="$items\n", user="")
     return render(template, a_task(AnalysisType.EXTRACTION, options=options), {}).system

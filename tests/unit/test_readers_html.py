@@ -42,6 +42,7 @@ def test_blocks_are_separated_and_inline_text_is_not(markup: str, expected: str)
         ("<tr><td></td><td>b</td></tr><tr><td></td><td>d</td></tr>", "b\nd"),
         ("<tr><th></th><th>2025</th></tr><tr><td>Sales</td><td>5</td></tr>", "\t2025\nSales\t5"),
         ("<tr><td>a<td>b<td>c<tr><td>d<td><td>f", "a\tb\tc\nd\t\tf"),
+        ("<tr><td>a<td>&nbsp;<td>c<tr><td>d<td><b>&nbsp;&nbsp;</b><td>f", "a\tc\nd\tf"),
         ("<tr><td colspan=2>a<td>c<tr><td>d<td>e<td>f", "a\t\tc\nd\te\tf"),
         ("<tr><td colspan=9>a<td>b<tr><td>c<td><td colspan=7><td>d", "a\tb\nc\td"),
         ("<tr><td rowspan=2>a<td>b<tr><td>c<tr><td>d<td>e", "a\tb\n\tc\nd\te"),

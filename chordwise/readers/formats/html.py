@@ -340,6 +340,8 @@ class _FlowingText:
     def write(self, text: str) -> None:
         """Append text with each run of white space replaced by one space."""
         words = _WHITE.sub(" ", text)
+        if self._fixed and not words.strip():  # no-break spaces in an empty cell
+            return
         if words.startswith(" "):
             self.separate(SPACE)
         if words.strip(" "):
