@@ -9,11 +9,12 @@ from decimal import Decimal
 
 import pytest
 from rich.text import Text
+from syrupy.assertion import SnapshotAssertion
 
 from chordwise.cli.commands.evaluate import _by_label
 from chordwise.cli.commands.quote import _table
 from chordwise.cli.commands.runs import job_table
-from chordwise.cli.commands.schedules import _next, past_table, table
+from chordwise.cli.commands.schedules import past_table, table
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.estimates import Interval
 from chordwise.domain.json_values import JsonValue
@@ -22,7 +23,7 @@ from chordwise.pipeline.quoting.quote import Cost, Quote, QuotedLine
 from chordwise.relations.relation import Row
 from chordwise.rendering import accounts, layouts, results
 from chordwise.rendering.layouts import FirstThatFits
-from tests.unit.test_cli_rendering import a_result, an_account, shown
+from tests.unit.test_cli_rendering import a_result, an_account, printed, shown
 
 NARROW, WIDE = 80, 140
 INBOX = "/srv/documents/chordwise/inbox/reviews-of-2026-and-2027"
@@ -33,7 +34,7 @@ ZONE = "America/Argentina/ComodRivadavia"
 
 def a_job(source: str) -> Row:
     return {
-        "job_id": uuid.uuid4(),
+        "job_id": uuid.UUID(int=1),
         "document_id": uuid.UUID(int=0),
         "source": source,
         "analysis_type": "classification",
@@ -111,27 +112,21 @@ def a_quote() -> Quote:
     )
 
 
-def columns(text: str) -> list[str]:
-    """Return the text below each heading, joined over its lines."""
-    head, *lines = text.splitlines()
-    starts = [i for i, c in enumerate(head) if c != " " and head[:i][-2:] in ("", "  ")]
-    ends = [*starts[1:], None]
-    return [
-        "".join(line[start:end].strip() for line in lines)
-        for start, end in zip(starts, ends, strict=True)
-    ]
+TABLES = {
+    "jobs": job_table([a_job(f"{INBOX}/letter-{number}.txt") for number in range(3)], 3),
+    "schedules": table([a_schedule("nightly"), a_schedule(LONG, ZONE)]),
+    "history of schedules": past_table([past("nightly"), past(LONG)]),
+    "quote": _table(a_quote(), are_all_shown=False),
+}
 
 
-def test_jobs_of_one_folder_can_be_distinguished() -> None:
-    """The common beginning of the paths is dropped unless the whole path fits."""
-    table = job_table([a_job(f"{INBOX}/letter-{number}.txt") for number in range(3)], 3)
-
-    narrow, wide = shown(table, width=NARROW), shown(table, width=WIDE)
-
-    assert columns(narrow)[0] == "…/letter-0.txt…/letter-1.txt…/letter-2.txt"
-    assert "succeeded (reused)" in narrow
-    assert "100 %" in narrow
-    assert f"{INBOX}/letter-2.txt  classification" in wide
+@pytest.mark.parametrize("width", [NARROW, WIDE])
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_fits_the_screen_and_no_cell_is_cut(
+    name: str, width: int, snapshot: SnapshotAssertion
+) -> None:
+    """A beginning that all paths share is left out, and long cells are folded."""
+    assert printed(TABLES[name], width=width) == snapshot
 
 
 def test_a_long_name_keeps_its_beginning_and_its_end() -> None:
@@ -154,50 +149,6 @@ def test_a_folder_that_all_results_share_is_not_shown() -> None:
     assert "…/10.txt " in shown(*results.render(long), width=NARROW)
     assert INBOX not in shown(*results.render(long), width=NARROW)
     assert "letters/10.txt " in shown(*results.render(short), width=NARROW)
-
-
-@pytest.mark.parametrize("name", ["nightly", LONG])
-@pytest.mark.parametrize("zone", ["Europe/Berlin", ZONE])
-def test_schedules_are_not_truncated(name: str, zone: str) -> None:
-    line = a_schedule(name, zone)
-
-    narrow = shown(table([line]), width=NARROW)
-
-    due = f"{_next(line)}{zone}".replace(" ", "")
-    cells = columns(narrow)
-    assert cells[:3] == [name, line["run"], line["cron"]]
-    assert cells[3].replace(" ", "") == due
-    assert cells[4] == line["origin"]
-    assert all(len(row.rstrip()) <= NARROW for row in narrow.splitlines())
-    lines = shown(table([a_schedule("nightly")] * 2), width=WIDE).splitlines()
-    assert len(lines) == 3
-    assert lines[0].split() == ["Schedule", "Runs", "Cron", "Next", "Time", "zone", "From"]
-    assert lines[1].split()[-2:] == ["Europe/Berlin", "configuration"]
-
-
-def test_the_history_of_schedules_is_not_truncated() -> None:
-    """Names may have any length; the outcome is below the runs."""
-    line = past(LONG)
-
-    narrow = columns(shown(past_table([line]), width=NARROW))
-    wide = shown(past_table([past("nightly")]), width=WIDE)
-
-    assert narrow[:4] == [LONG, "2026-11-26 22:30", "catch_up", "succeeded"]
-    assert narrow[4].startswith(line["runs"][0])
-    assert narrow[4].endswith("succeeded 1000")
-    assert len(wide.splitlines()) == 2
-
-
-def test_numbers_of_a_quote_are_not_truncated() -> None:
-    """The bounds are below each other if they do not fit side by side."""
-    narrow = shown(_table(a_quote(), are_all_shown=False), width=NARROW)
-
-    assert columns(narrow)[0] == "classification"
-    assert columns(narrow)[1] == "anthropic/claude-sonnet-4-5-20250929"
-    assert "$2,345.67  $1,234.50–" in narrow
-    assert "$12,345.67" in narrow
-    wide = shown(_table(a_quote(), are_all_shown=False), width=WIDE)
-    assert "$1,234.50–$12,345.67" in wide
 
 
 def test_truncated_cells_of_a_table_end_with_an_ellipsis() -> None:
