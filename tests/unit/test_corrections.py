@@ -351,7 +351,7 @@ def test_a_value_that_its_column_cannot_hold_is_corrected_or_rejected_not_accept
     with pytest.raises(UsageError, match="“Q3 2024” is not a date") as refused:
         corrected_by("signed", None, output, options, Verdict.APPROVED)
 
-    assert refused.value.hint == "Correct it: --correct 'signed=…'."
+    assert refused.value.hint == "Correct or reject it."
     assert corrected_by("signed", None, output, options, Verdict.REJECTED).corrected is None
     of_day = items(("signed", "5 May 2024"))
     assert corrected_by("signed", None, of_day, options, Verdict.APPROVED).judged == ["5 May 2024"]

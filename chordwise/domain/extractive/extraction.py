@@ -78,7 +78,8 @@ def unannounced(quotes: Iterable[tuple[str, JsonObject]]) -> list[str]:
     claims: dict[str, dict[str, float]] = defaultdict(dict)
     for path, entry in quotes:
         steps = json_values.steps(path)
-        name = json_values.text(entry.get("item")) or (steps[-2] if steps[-1].isdecimal() else "")
+        of_list = steps[-2] if len(steps) > 1 and steps[-1].isdecimal() else ""
+        name = json_values.text(entry.get("item")) or of_list
         claims[name][path] = claimed_number(entry)
     return [
         path

@@ -152,7 +152,7 @@ def _refuse_other_type(item: DeclaredItem, value: JsonValue, *, is_approval: boo
         _refuse_unread_date(value)
     if item.type and value is not None and not is_of_kind(value, item.kind):
         what = items.TYPES[item.type][1]
-        hint = f"Correct it: --correct '{item.name}=…'." if is_approval else "Or reject the value."
+        hint = "Correct or reject it." if is_approval else "Correct it otherwise, or reject it."
         raise UsageError(f"“{value}” is not {what}, which {item.name} declares.", hint)
 
 
