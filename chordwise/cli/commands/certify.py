@@ -83,7 +83,9 @@ def render(rows: Sequence[Row], scope: Scope, risk: float) -> RenderableType:
         *cells, todo = _cells(row)
         narrow.append((*cells, todo))
         made: Certificate = row["certificate"]
-        if said := advice(made.verdict, made.expected_checks, made.expected_free):
+        said = advice(made.verdict, made.expected_checks, made.expected_free)
+        saves_none = made.acceptable <= made.checks + (made.more_checks or 0)
+        if said and not saves_none:  # the table says that all have to be checked
             advised.append(Text(f"{cells[0]}: {said}"))
         if said and is_worthwhile(made.expected_checks, made.expected_free):
             queue = [*scope.arguments, "--queue", row["name"] or row["analysis_type"]]
