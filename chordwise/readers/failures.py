@@ -11,6 +11,11 @@ from chordwise.errors import ChordwiseError, ReadError
 from chordwise.readers.formats import FORMATS
 
 NEEDS_OCR = "needs_ocr"
+PAGES_UNREAD = "pages_unread"
+"""The value of `intakes.reason` for a document that was accepted, but for some of its pages."""
+PAGES_HINT = (
+    "Read these pages yourself, or see how scans are read (docs/formats.md, Scans and images)."
+)
 VISION_FAILED = "vision_failed"
 INSTALL_OCR = 'pip install "chordwise[ocr]"'
 INSTALL_VISION = 'pip install "chordwise[vision]"'

@@ -309,6 +309,17 @@ class ReadText:
     places: Sequence[Place] = ()
 
     @property
+    def unread_reason(self) -> str:
+        """How many pages were not read; empty if all were."""
+        kinds = ((self.pages_unread, "damaged"), (self.pages_scanned, "scanned"))
+        unread = self.pages_unread + self.pages_scanned
+        if not unread:
+            return ""
+        said = ", ".join(f"{number:,} {kind}" for number, kind in kinds if number)
+        were = "was" if unread == 1 else "were"
+        return f"{unread:,} of {self.pages or unread:,} pages {were} not read ({said})."
+
+    @property
     def unseen_reason(self) -> str:
         """Why the invisible text needs review; empty if it does not."""
         return text_normalization.review_reason(
@@ -320,7 +331,8 @@ class ReadText:
     @property
     def review_reason(self) -> str:
         """Why the document needs review; empty if it does not."""
-        return document_flags.review_reason(self.flags, self.unseen_reason)
+        of_text = document_flags.review_reason(self.flags, self.unseen_reason)
+        return f"{self.unread_reason} {of_text}".strip()
 
 
 _CHANGES = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema_rs
@@ -19,6 +20,8 @@ from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.readers.reader import ReadDocument, Reader, UnreadDocument
 from chordwise.settings import ReaderSettings, Settings
 from tests.fakes.corpora import CORPORA
+from tests.fakes.generated_answers import a_field
+from tests.fakes.office_files import joined, pdf, scan, shown
 from tests.fakes.pipeline import Pipeline, a_pipeline, a_run
 from tests.fakes.scripted_model import Line
 
@@ -135,6 +138,29 @@ def test_flagged_passages_are_stored_and_the_results_need_review(settings: Setti
     ]
     reasons = "SELECT DISTINCT reason FROM intakes WHERE source = 'again.txt'"
     assert clean.rows(reasons) == [("suspicious_passages",)]
+
+
+def test_what_a_document_with_unread_pages_does_not_mention_is_not_silent(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """The term may be on the scanned page."""
+    file = tmp_path / "lease.pdf"
+    file.write_bytes(joined(pdf([shown("The fee is 5 EUR.")]), scan("The term is long.")))
+    with Reader(ReaderSettings()) as reader:
+        document = reader.read(file)
+    fields = [a_field("fee", "5 EUR", 9, quote="The fee is 5 EUR"), a_field("term", None, 9)]
+    pipeline = a_pipeline(settings, json.dumps({"fields": fields}))
+    asked = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(items=("fee", "term")))
+
+    pipeline.analyze(document, options=replace(asked, save_as="leases"))
+
+    said = "1 of 2 pages was not read (1 scanned)."
+    assert pipeline.rows("SELECT outcome, reason, message FROM intakes") == [
+        ("accepted", "pages_unread", said)
+    ]
+    cells = "SELECT fee_trust, term_trust, needs_review FROM answers.leases"
+    assert pipeline.rows(cells) == [("supported", "unread", True)]
+    assert pipeline.value("SELECT review_reason FROM document_results") == said
 
 
 FLAGS = "SELECT d.flags FROM documents AS d WHERE d.source = :source AND d.flags <> '[]'"

@@ -90,6 +90,8 @@ def test_scanned_pages_among_others_are_recognized() -> None:
     assert read.content.text.split() == ["Typed,", "1O1", "and", "l0l.", *WORDS.split()]
     assert (read.content.pages, read.content.pages_scanned) == (3, 0)
     assert [document.content.invisible_characters for document in (plain, read)] == [4, 4]
+    assert plain.content.review_reason == "1 of 3 pages was not read (1 scanned)."
+    assert read.content.review_reason == ""
 
 
 def test_a_scan_is_neither_empty_nor_damaged() -> None:
