@@ -86,6 +86,11 @@ def without_type(item: str) -> str:
     return item[: match.start()].strip() if match and match[1].casefold() in TYPES else item
 
 
+def _type_in(item: str) -> str:
+    match = _TYPE.search(item)
+    return match[1].casefold() if match and match[1].casefold() in TYPES else ""
+
+
 def of(options: AnalysisOptions) -> dict[str, DeclaredItem]:
     """Return the items that a question without a schema asks for, by their names."""
     return _parsed(options.items, options.instructions)
@@ -109,7 +114,9 @@ def check(options: AnalysisOptions) -> None:
     """
     declared: dict[str, str] = {}
     for item in options.items or split(options.instructions):
-        if (first := declared.setdefault(without_type(item), item)) != item:
+        name = without_type(item)
+        first = declared.setdefault(name, item)
+        if _type_in(first) != _type_in(item):
             hint = "Name one of them differently."
             raise UsageError(f"An item is declared twice: {first}, and {item}.", hint)
     for item in of(options):

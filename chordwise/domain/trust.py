@@ -180,19 +180,21 @@ def disagreements(rows: Iterable[JsonObject], output: JsonObject) -> Iterator[st
     that were kept as the first in the document, the 16 on the first page were right, and the other
     2 wrong.
     """
-    kept_because = {json_values.text(row["path"]): row["kept_because"] for row in rows}
+    reasons: dict[str, set[JsonValue]] = defaultdict(set)
+    for row in rows:
+        reasons[json_values.text(row["path"])].add(row["kept_because"])
     if USER_DATA in output:
-        yield from kept_because
+        yield from reasons
         return
     for fields in _mentions(output).values():
-        if contradicted := fields.keys() & kept_because.keys():
+        if contradicted := fields.keys() & reasons.keys():
             if len(fields) > 1:
                 yield from fields
             else:
                 path = min(contradicted)
                 span = json_values.span_of(fields[path])
                 is_on_first_page = span is not None and span[0] < _FIRST_PAGE
-                if kept_because[path] == KeptBecause.FIRST and not is_on_first_page:
+                if KeptBecause.FIRST in reasons[path] and not is_on_first_page:
                     yield path
 
 
@@ -272,7 +274,10 @@ def _agree(one: JsonValue, other: JsonValue) -> bool:
     if difference is not None:
         return not difference
     words, further = (
-        set(map(stem, _WORD.findall(json_values.encoded(value).casefold())))
+        {
+            word.casefold() if word[0].isupper() else stem(word)
+            for word in _WORD.findall(json_values.encoded(value))
+        }
         for value in (one, other)
     )
     return words <= further or further <= words

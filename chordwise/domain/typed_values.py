@@ -79,7 +79,9 @@ def is_of_kind(value: JsonValue, kind: ColumnKind) -> bool:
     if kind is ColumnKind.BOOLEAN:
         return (json_values.text_of(value) or "").lower() in TRUTHS
     name = {ColumnKind.DATE: "date", ColumnKind.MONEY: "number", ColumnKind.NUMBER: "number"}
-    return kind not in name or getattr(typed(value), name[kind]) is not None
+    if kind not in name:
+        return True
+    return not isinstance(value, bool) and getattr(typed(value), name[kind]) is not None
 
 
 # The scale of amounts in a table

@@ -59,7 +59,11 @@ _MIN_LETTERS, _LONGEST_ENDING = 4, 2
 _MAX_IDEOGRAPHS = 8
 _SHORTEST_CODE = 5
 _LONG_NUMBER = re.compile(r"\+?\d(?:[ -]?\d){6,}")
-_FRACTION = re.compile(r"(?<![\d/.,])(?:\d{1,3} )?\d{1,3}/\d{1,3}(?![\d/])")
+_FRACTION = re.compile(
+    r"(?<![\d/.,])(?:\d{1,3} )?"
+    r"(?:1/2|[12]/3|[13]/4|[1-4]/5|[1357]/8|(?:[13579]|1[135])/16)(?![\d/])(?! ?%)"
+)
+"""Proper fractions with usual denominators, which are no dates, ratios or numbers of clauses."""
 _BESIDE = re.compile(r"[ .'’-]{1,2}")
 _FREE = re.compile(
     r"(?<![a-z])(?:summar|descri|expla|reason|why|overview|opinion|assess|categor|classif|type|kind"

@@ -427,8 +427,11 @@ GROUP BY d.document_id, d.job_id, d.document, d.source, d.status, a.is_read, a.t
 ORDER BY d.source"""
         unread = " OR ".join(f"coalesce({trust}, 'unread') = 'unread'" for trust in trusts)
         unread = unread or f"t.status NOT IN {_READ}"
-        fields = [(_field(name), _field(f"{name}_trust")) for name in names]
-        absences = [f"{field} IS NULL AND {trust} = 'check'" for field, trust in fields]
+        absences = [
+            f"{_field(name)} IS NULL AND {_field(f'{name}_trust')} = 'check'"
+            f" AND NOT {self._is_unclear(name)}"
+            for name in names
+        ]
         unsure = " OR ".join(absences) or "false"
         reason = f"CASE WHEN {unclear} THEN 'its value has another type or was rejected'"
         return f"""SELECT t.document_id, t.job_id, t.document, t.source,

@@ -617,6 +617,7 @@ def test_a_value_of_another_type_or_a_rejected_one_is_not_silent(settings: Setti
     by_day = json.loads(output_of("ask", "count deeds by year of day", "--json").out)
 
     assert (days["rows"], laws["rows"]) == ([{"documents": 1}], [{"documents": 0}])
+    assert (days["unsure"], laws["unsure"]) == ([], [])
     assert rows_of("count deeds where day is mentioned") == [{"documents": 2}]
     assert [row["document"] for row in by_day["silent"]] == ["2.txt"]
     assert [row["document"] for row in by_day["unread"]] == ["1.txt"]

@@ -332,6 +332,7 @@ def test_a_correction_must_have_the_declared_type(item: str, value: str, complai
         ("paid: yes/no", "No"),
         ("signed: date", "5 May 2024"),
         ("signed: date", None),
+        ("fee: money", ""),
         ("signing date", "on request"),
         ("law: text", "5"),
     ],

@@ -319,7 +319,7 @@ def test_an_unknown_type_is_refused_with_the_known_ones(name: str) -> None:
 
 
 def test_an_item_has_one_type() -> None:
-    item_names.check(AnalysisOptions(items=("fee: money", "fee: money", "signed: date")))
+    item_names.check(AnalysisOptions(items=("fee: money", "fee:Money", "signed: date")))
     with pytest.raises(UsageError, match="declared twice: signed: date, and signed: money"):
         item_names.check(AnalysisOptions(items=("signed: date", "fee", "signed: money")))
 

@@ -274,6 +274,8 @@ def test_people_are_known_by_their_names_and_titles(text: str, people: str) -> N
         ("Home Depot, Inc. is a home for all.", "Home Depot, Inc."),
         ("In general, no Home of a General of the Umbra Bank Group is one.", "Umbra Bank Group"),
         ("In general, ask the General Authority.", ""),
+        ("On Monday Acme Corp. met us, and on monday it left.", "Acme Corp."),
+        ("Buyer Acme Ltd. is a buyer.", "Acme Ltd."),
     ],
 )
 def test_the_name_of_an_organization_may_begin_with_an_ordinary_word(
@@ -290,6 +292,8 @@ def test_the_name_of_an_organization_may_begin_with_an_ordinary_word(
         ("THE LAWS OF THE STATE OF NEW YORK, WITHOUT REGARD", "LAWS OF THE STATE OF NEW YORK"),
         ("THE LAWS OF NEW YORK EXCLUDING CONFLICTS OF LAW", "LAWS OF NEW YORK"),
         ("THE LAWS OF ENGLAND AND WALES FOR ALL CLAIMS", "LAWS OF ENGLAND AND WALES"),
+        ("THE LAWS OF ENGLAND AND WALES AND THE COURTS", "LAWS OF ENGLAND AND WALES"),
+        ("THE LAWS OF SUCH STATE", "LAWS OF SUCH STATE"),
         ("the laws of the State of New York", "laws of the State of New York"),
         ("the laws of Bosnia and Herzegovina", "laws of Bosnia and Herzegovina"),
         (

@@ -114,7 +114,7 @@ def test_chunks_disagree_on_members_of_a_schema_outside_of_lists() -> None:
         ("5,000 EUR", "EUR 5000"),
         ("5,000 EUR", "€ 5,000.00"),
         ("Acme Ltd.", "ACME LTD"),
-        ("laws of Bavaria", "Law of Bavaria"),
+        ("laws of Bavaria", "law of Bavaria"),
         ("April 5, 2003", "2003-04-05"),
         (5, "5.0"),
     ],
@@ -164,6 +164,22 @@ def test_the_one_value_that_the_built_in_model_keeps_is_doubted_unless_it_was_su
 
     assert (row["value"], row["kept_because"]) == ("Saxony", reason)
     assert list(disagreements([row], output)) == to_check
+
+
+def test_a_weaker_contradiction_does_not_remove_the_doubt() -> None:
+    claims = (("EUR 300", 3, 9_000), ("EUR 200", 3, 9_500), ("EUR 100", 2, 9_900))
+    parts: list[JsonObject] = [
+        {
+            "fields": [
+                {**field, "confidence": claim, "start_char": start, "end_char": start + 7}
+                for field in objects(fields(("fee", value))["fields"])
+            ]
+        }
+        for value, claim, start in claims
+    ]
+
+    for order in (parts, [parts[0], parts[2], parts[1]]):
+        assert disagreeing(*order, output=parts[0]) == ["/fields/0"]
 
 
 def test_reasons_belong_to_the_values_that_they_are_about() -> None:

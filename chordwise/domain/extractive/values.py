@@ -13,7 +13,7 @@ from chordwise.domain.dates import written_dates
 from chordwise.domain.extractive.answer_context import checkpoint
 from chordwise.domain.extractive.proper_names import FORMS, name_lists, names
 from chordwise.domain.quantities import DURATION, MONEY, NUMBER, PERCENT, VALUE_WORDS, pattern_of
-from chordwise.domain.words import STOPWORDS
+from chordwise.domain.words import LEXICON, STOPWORDS
 
 
 class ValueKind(StrEnum):
@@ -95,7 +95,8 @@ def _end_of_law(law: re.Match[str]) -> int:
         if " ".join(place[: last.end()].lower().split()) in name_lists().places:
             return law.start("place") + last.end()
     stops = (one.start() for one in words_of_place if one[0].lower() in _ENDING_PLACE)
-    return law.start("place") + len(place[: next(stops, None)].rstrip())
+    kept = len(_CONNECTED.sub("", place[: next(stops, None)].rstrip()))
+    return law.start("place") + kept if kept else law.end()
 
 
 # Capitals identify names; legal forms and prepositions identify organizations and places.
@@ -116,6 +117,8 @@ _CALENDAR = re.compile(
 )
 _LOOK_BACK = 12
 _UNSPACED = re.compile(r"\S+")
+_CONNECTED = re.compile(r"(?:\s+(?:AND|OF|THE))+$")
+_BEFORE_NAMES = STOPWORDS | frozenset(LEXICON["words"]["before_names"])
 _ENDING_PLACE = STOPWORDS - {"and", "of", "the"}
 
 
@@ -148,8 +151,8 @@ def _trimmed(name: str, ordinary: AbstractSet[str]) -> str:
 def _with_ordinary_word(text: str, first: int, start: int) -> int:
     """Return where a name starts, with an ordinary word before it: “General Electric Company”."""
     word = text[first:start].rstrip().rpartition(" ")[2]
-    is_stopword = word.lower().strip(".'’") in STOPWORDS
-    return start if is_stopword else text.rindex(word, first, start)
+    is_other = word.lower().strip(".'’") in _BEFORE_NAMES or _CALENDAR.fullmatch(word)
+    return start if is_other else text.rindex(word, first, start)
 
 
 def _kind_of_name(name: str, before: str, ordinary: AbstractSet[str]) -> ValueKind | None:

@@ -119,9 +119,11 @@ def _of_field(
     if entered.verdict is Verdict.CORRECTED and schema is not None:
         entered = replace(entered, value=_fitting(schema, name, entered.value))
     elif schema is None and (item := items.of(options).get(name)) is not None:
-        accepted = [entry.value for entry in targets or entries]
+        stated = [entry.value for entry in targets or entries]
         is_approval = entered.verdict is Verdict.APPROVED
-        for value in accepted if is_approval else json_values.listed(entered.value):
+        if entered.verdict is Verdict.CORRECTED:
+            stated = json_values.listed(entered.value)
+        for value in stated if entered.verdict is not Verdict.REJECTED else ():
             _refuse_other_type(item, value, is_approval=is_approval)
     return Remark(
         path=path,
@@ -150,7 +152,7 @@ def _refuse_other_type(item: DeclaredItem, value: JsonValue, *, is_approval: boo
     """Refuse a value that the column of an item cannot hold, so that its cell would be empty."""
     if not is_approval and item.kind in (ColumnKind.DATE, ColumnKind.DATES):
         _refuse_unread_date(value)
-    if item.type and value is not None and not is_of_kind(value, item.kind):
+    if item.type and fields.keys(value) and not is_of_kind(value, item.kind):
         what = items.TYPES[item.type][1]
         hint = "Correct or reject it." if is_approval else "Correct it otherwise, or reject it."
         raise UsageError(f"“{value}” is not {what}, which {item.name} declares.", hint)

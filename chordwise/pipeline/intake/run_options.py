@@ -127,7 +127,8 @@ def identity(settings: Settings, analysis_type: AnalysisType, options: RunOption
     synthesis = replace(task, stage=Stage.SYNTHESIZE)
     parts: Mapping[str, object] = {
         "type": analysis_type,
-        "options": options_to_json(replace(analysis, templates=())),
+        # As text, since a model reads the members of a schema in their order.
+        "options": json.dumps(options_to_json(replace(analysis, templates=()))),
         "prompts": [
             template.version
             for stage_task in (task, synthesis)
