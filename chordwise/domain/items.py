@@ -80,15 +80,18 @@ def split(text: str) -> tuple[str, ...]:
     return tuple(part for part in parts if part)
 
 
+def declared(item: str) -> DeclaredItem:
+    """Parse an item as written, with its type if it declares one."""
+    match = _TYPE.search(item)
+    kind = match[1].casefold() if match else ""
+    if match is None or kind not in TYPES:
+        return DeclaredItem(item)
+    return DeclaredItem(item[: match.start()].strip(), kind)
+
+
 def without_type(item: str) -> str:
     """Return the name of an item."""
-    match = _TYPE.search(item)
-    return item[: match.start()].strip() if match and match[1].casefold() in TYPES else item
-
-
-def _type_in(item: str) -> str:
-    match = _TYPE.search(item)
-    return match[1].casefold() if match and match[1].casefold() in TYPES else ""
+    return declared(item).name
 
 
 def of(options: AnalysisOptions) -> dict[str, DeclaredItem]:
@@ -112,11 +115,10 @@ def check(options: AnalysisOptions) -> None:
     Raises:
         UsageError: There is no such type, or an item has two.
     """
-    declared: dict[str, str] = {}
+    first_of: dict[str, str] = {}
     for item in options.items or split(options.instructions):
-        name = without_type(item)
-        first = declared.setdefault(name, item)
-        if _type_in(first) != _type_in(item):
+        first = first_of.setdefault(without_type(item), item)
+        if declared(first) != declared(item):
             hint = "Name one of them differently."
             raise UsageError(f"An item is declared twice: {first}, and {item}.", hint)
     for item in of(options):
@@ -131,9 +133,7 @@ def check(options: AnalysisOptions) -> None:
 def _parsed(listed: tuple[str, ...], instructions: str) -> dict[str, DeclaredItem]:
     by_name: dict[str, DeclaredItem] = {}
     for item in listed or split(instructions) or DEFAULT_ITEMS:
-        name = without_type(item)
-        declared = _TYPE.search(item) if name != item else None
-        by_name.setdefault(name, DeclaredItem(name, declared[1].casefold() if declared else ""))
+        by_name.setdefault(without_type(item), declared(item))
     return by_name
 
 

@@ -187,15 +187,20 @@ def disagreements(rows: Iterable[JsonObject], output: JsonObject) -> Iterator[st
         yield from reasons
         return
     for fields in _mentions(output).values():
-        if contradicted := fields.keys() & reasons.keys():
-            if len(fields) > 1:
-                yield from fields
-            else:
-                path = min(contradicted)
-                span = json_values.span_of(fields[path])
-                is_on_first_page = span is not None and span[0] < _FIRST_PAGE
-                if KeptBecause.FIRST in reasons[path] and not is_on_first_page:
-                    yield path
+        contradicted = fields.keys() & reasons.keys()
+        if len(fields) == 1:
+            contradicted = {
+                path
+                for path in contradicted
+                if KeptBecause.FIRST in reasons[path] and not _is_on_first_page(fields[path])
+            }
+        if contradicted:
+            yield from fields
+
+
+def _is_on_first_page(field: JsonObject) -> bool:
+    span = json_values.span_of(field)
+    return span is not None and span[0] < _FIRST_PAGE
 
 
 def _members(

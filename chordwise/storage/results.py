@@ -29,7 +29,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.analysis import analysis_for
-from chordwise.domain.analysis_tasks import AnalysisType, question_of
+from chordwise.domain.analysis_tasks import AnalysisType, options_from, question_of
 from chordwise.domain.facts import DATA, facts
 from chordwise.domain.facts import Fact as FactValue
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -236,7 +236,8 @@ def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
         remarks = [stored_feedback.remark(row) for row in about]
         result.verdict = truths.verdict_on_all(result.output, remarks)
         truth = truths.from_remarks(kind, remarks)
-        stated.append(_correct(session, result, truth, marked[result.job_id]))
+        schema = options_from(options).schema
+        stated.append(_correct(session, result, truth, marked[result.job_id], schema))
     session.execute(delete(Fact).where(of_jobs))
     for batch in _batches(itertools.chain.from_iterable(stated)):
         session.execute(_STATE, {"facts": f"[{batch}]"})
@@ -245,11 +246,15 @@ def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
 
 
 def _correct(
-    session: Session, result: Result, truth: Truth, marked: Collection[str]
+    session: Session,
+    result: Result,
+    truth: Truth,
+    marked: Collection[str],
+    schema: JsonObject | None,
 ) -> Iterable[dict[str, object]]:
     kind = AnalysisType(result.analysis_type)
     places = documents.places_in(session, result.document_id) if truth.quoted else None
-    corrected = corrections.correct(result.output, analysis_for(kind), truth, places)
+    corrected = corrections.correct(result.output, analysis_for(kind), truth, places, schema)
     result.corrected_output = corrected.output
     answer = AnswerWithConfidence(
         analysis_type=kind, output=result.output, confidence=result.confidence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import uuid
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from chordwise.settings import Settings
 from chordwise.storage import results
 from chordwise.storage.database import driver
 from tests.fakes.commands import output_of
+from tests.fakes.generated_answers import a_field
 from tests.fakes.learning import classified, doubted, extracted
 from tests.fakes.pipeline import Pipeline, a_pipeline, a_run, a_summary
 
@@ -154,6 +156,25 @@ def test_a_selection_outside_the_document_is_refused(pipeline: Pipeline) -> None
             feedback.decide(session, job_id, result_id, entered)
 
     assert pipeline.value("SELECT count(*) FROM feedback") == 0
+
+
+@pytest.mark.usefixtures("addressed")
+def test_the_terminal_shows_all_values_to_which_a_decision_applies(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of several values of an item is doubtful; accepting or rejecting it covers the others."""
+    names = ("Miller", "Smith", "Jones")
+    fields = [a_field("parties", name, 9, quote=name) for name in names]
+    pipeline = a_pipeline(settings, json.dumps({"fields": fields}))
+    asked = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(items=("parties",)))
+    pipeline.analyze("Miller, Smith and Jones.", options=asked)
+    doubted(pipeline, "Smith", "quote not found")
+    monkeypatch.setattr("sys.stdin", io.StringIO("x\n"))
+
+    shown = output_of("review", "latest").in_one_line
+
+    assert "accept and reject also apply to the other values: Miller; Jones" in shown
+    assert pipeline.value("SELECT count(*) FROM facts WHERE verdict = 'rejected'") == len(names)
 
 
 @pytest.mark.usefixtures("addressed")

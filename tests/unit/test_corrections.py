@@ -229,6 +229,21 @@ def test_a_missing_list_is_added_with_all_of_its_values() -> None:
     assert [fact.corrected_value for fact in result.facts[-2:]] == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("name", "right", "path"),
+    [("rows", [{"n": 7}], "/data/rows/0/n"), ("parties", ["Eve"], "/data/parties/0")],
+)
+def test_a_missing_list_may_have_one_row(name: str, right: list[JsonValue], path: str) -> None:
+    """Only the schema says that it is a list."""
+    output: JsonObject = {"data": {}, "evidence": []}
+    truth = Truth(fields={f"/{name}": right})
+
+    result = correct(output, analysis_for(AnalysisType.EXTRACTION), truth, schema=SCHEMA)
+
+    assert result.output == {"data": {name: right}, "evidence": []}
+    assert [fact.path for fact in result.facts] == [path]
+
+
 def test_a_missing_member_of_a_row_is_added_to_it() -> None:
     row: JsonObject = {"n": 1, "tags": ["a"]}
     output: JsonObject = {"data": {"rows": [row, {}]}, "evidence": []}

@@ -28,6 +28,7 @@ from chordwise.rendering.screen import Screen, indented
 from chordwise.storage.database import Database, driver
 
 _AROUND = 200
+_OTHERS_WIDTH = 400
 _KEYS = {"a": Verdict.APPROVED, "c": Verdict.CORRECTED, "x": Verdict.REJECTED}
 _SKIP, _QUIT = "s", "q"
 _ASK = "[a]ccept, [c]orrect, reject [x], [s]kip, [q]uit: "
@@ -139,6 +140,9 @@ def render(question: Row, place: str) -> Iterator[RenderableType]:
                 yield indented(Text(one_line(f"{name}: {text}")), 2)
     else:
         yield indented(Text(one_line(f"{value['item']}: {value['shown']}")), 2)
+        if others := [one["value"] for one in question["others"]]:
+            said = f"accept and reject also apply to the other values: {'; '.join(others)}"
+            yield indented(Text(one_line(said, _OTHERS_WIDTH)), 2)
     notes = [*question["reasons"], f"confidence {question['confidence']:.2f}"]
     notes += [value["place"]] if value and value["place"] else []
     yield indented(Text(one_line(", ".join(notes)), style="dim"), 2)

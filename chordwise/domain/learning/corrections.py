@@ -15,6 +15,7 @@ from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue, text_
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.truths import Remark, Truth, Verdict, label_in, latest_about
 from chordwise.domain.places import Places
+from chordwise.domain.schema_nodes import SchemaNode
 
 _FIELDS = "/fields/"
 _EVIDENCE = ("quote", *(name for name in EVIDENCE_FIELDS if name != "agreement"))
@@ -29,14 +30,20 @@ class Corrected:
 
 
 def correct(
-    output: JsonObject, analysis: AnalysisDefinition, truth: Truth, places: Places | None = None
+    output: JsonObject,
+    analysis: AnalysisDefinition,
+    truth: Truth,
+    places: Places | None = None,
+    schema: JsonObject | None = None,
 ) -> Corrected:
     """Apply the truth to an answer: give verdicts, replace wrong values, and add missing ones.
 
     The fact keeps the original value and its quote, unless the right value was selected in the
-    text: `places` are those of the document.
+    text: `places` are those of the document. By the `schema` of the question, the only right value
+    of a list that the answer lacks is one of its rows.
     """
-    work = _Work(copy.deepcopy(output), {fact.path: fact for fact in facts(output, analysis)})
+    by_path = {fact.path: fact for fact in facts(output, analysis)}
+    work = _Work(copy.deepcopy(output), by_path, SchemaNode.root_of(schema or {}))
     if analysis.label_path:
         work.judge_label(analysis, truth)
     for name, right in truth.fields.items():
@@ -62,6 +69,7 @@ class _Work:
 
     output: JsonObject
     facts: dict[str, Fact]
+    schema: SchemaNode
     dropped: set[str] = field(default_factory=set)
 
     def judge_label(self, analysis: AnalysisDefinition, truth: Truth) -> None:
@@ -93,15 +101,16 @@ class _Work:
     def _correct_data(self, path: str, right: Sequence[JsonValue]) -> None:
         current = json_values.at(self.output, path)
         is_structure = _is_structure(current)
+        node = self.schema.at(path.removeprefix(DATA.path))
+        is_list = isinstance(current, list) or node.is_list or len(right) > 1
         if is_structure and fields.values(self.output, path.removeprefix(DATA.path)) == right:
             self._judge_below(path, Verdict.APPROVED)
         elif any(isinstance(value, dict | list) for value in right):
-            is_list = isinstance(current, list) or len(right) > 1
             self._replace(path, list(right) if is_list else right[0])
         elif is_structure:
             if not right and isinstance(current, list):
                 self._replace(path, [])
-        elif current is None and len(right) > 1:
+        elif current is None and is_list and right:
             self._replace(path, list(right))
         elif isinstance(current, list):
             self._pair(self._below(path), right, lambda place: f"{path}/{len(current) + place}")

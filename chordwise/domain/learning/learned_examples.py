@@ -120,7 +120,7 @@ def confirmed(judged: JudgedAnswer) -> JsonObject | None:
     """
     analysis = analysis_for(judged.analysis_type)
     truth = truths.from_remarks(judged.analysis_type, judged.remarks)
-    corrected = corrections.correct(judged.output, analysis, truth)
+    corrected = corrections.correct(judged.output, analysis, truth, schema=judged.options.schema)
     if not _is_confirmed(judged, truth, corrected):
         return None
     output = judged.output if corrected.output is None else corrected.output
