@@ -119,12 +119,7 @@ def _of_field(
     if entered.verdict is Verdict.CORRECTED and schema is not None:
         entered = replace(entered, value=_fitting(schema, name, entered.value))
     elif schema is None and (item := items.of(options).get(name)) is not None:
-        stated = [entry.value for entry in targets or entries]
-        is_approval = entered.verdict is Verdict.APPROVED
-        if entered.verdict is Verdict.CORRECTED:
-            stated = json_values.listed(entered.value)
-        for value in stated if entered.verdict is not Verdict.REJECTED else ():
-            _refuse_other_type(item, value, is_approval=is_approval)
+        _check_types(item, entered, [entry.value for entry in targets or entries])
     return Remark(
         path=path,
         name=name,
@@ -148,13 +143,21 @@ def _corrected(
     return [*others, *values]
 
 
-def _refuse_other_type(item: DeclaredItem, value: JsonValue, *, is_approval: bool) -> None:
+def _check_types(item: DeclaredItem, entered: FeedbackInput, accepted: Sequence[JsonValue]) -> None:
+    if entered.verdict is Verdict.APPROVED:
+        for value in accepted:
+            _refuse_other_type(item, value, "Correct or reject it.")
+    elif entered.verdict is Verdict.CORRECTED:
+        for value in json_values.listed(entered.value):
+            if item.kind in (ColumnKind.DATE, ColumnKind.DATES):
+                _refuse_unread_date(value)
+            _refuse_other_type(item, value, "Correct it otherwise, or reject it.")
+
+
+def _refuse_other_type(item: DeclaredItem, value: JsonValue, hint: str) -> None:
     """Refuse a value that the column of an item cannot hold, so that its cell would be empty."""
-    if not is_approval and item.kind in (ColumnKind.DATE, ColumnKind.DATES):
-        _refuse_unread_date(value)
     if item.type and fields.keys(value) and not is_of_kind(value, item.kind):
         what = items.TYPES[item.type][1]
-        hint = "Correct or reject it." if is_approval else "Correct it otherwise, or reject it."
         raise UsageError(f"“{value}” is not {what}, which {item.name} declares.", hint)
 
 
