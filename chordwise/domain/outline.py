@@ -9,13 +9,14 @@ so they count only if they recur at regular distances.
 
 from __future__ import annotations
 
+import csv
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from functools import cached_property, lru_cache
-from itertools import accumulate, pairwise, takewhile
+from itertools import accumulate, islice, pairwise, takewhile
 from operator import itemgetter
 from statistics import median
 from typing import NamedTuple
@@ -48,6 +49,7 @@ _TAG = re.compile(r"<(/?)([\w:.-]++)[^<>]*+>")
 _BRACKET = re.compile(r'"(?:[^"\\\n]|\\.)*+"?|[\[\]{}]')
 _COLUMN_GAP = re.compile(r"(?<=[^\s.!?:]) {2,}+(?=\S)")
 _QUOTED = re.compile(r'"[^"]*+"|\\\|')
+_BORDER = re.compile(r"(?<!\\)\|")
 _TABLE_RULE = re.compile(r"(?=[^\n]*?[-=]{2})[-=+|: \t]++$", re.MULTILINE)
 _ITEM_WITH_TAB = re.compile(r"^\s*(?:[^\w\s|]|\(?\w{1,3}[.)])\t")
 _MARKS_OF_COLUMNS = ("|", "\t")
@@ -55,6 +57,7 @@ _OPENING = ("{", "[", "(", "<")
 DELIMITER = re.compile(r"[,;](?!\d{3}(?!\d))")
 _GAP = "  "
 _FEWEST_SPACED_COMMAS = 2
+_FEWEST_COLUMNS = 3
 _LONGEST_CELL, _LONGEST_NAME = 100, 50
 _MAX_HEADER_CHARACTERS, _LINES_OF_HEADER = 1_000, 6
 _KEPT_TEXTS, _KEPT_CHARACTERS = 4, 200_000
@@ -612,6 +615,42 @@ def separator_of_columns(line: str) -> tuple[str, int]:
     longest = _LONGEST_CELL if NUMBER.search(line) else _LONGEST_NAME
     is_row = len(cells) > 1 and max(map(len, cells)) <= longest
     return (_GAP, len(cells) - 1) if is_row else ("", 0)
+
+
+def cells(row: str) -> list[str]:
+    """Return the cells of a row whose columns a mark separates, stripped; none for other lines."""
+    mark, content = separator_of_columns(row)[0], row.strip()
+    if mark == "|":
+        parts = _BORDER.split(content.removeprefix("|").removesuffix("|"))
+    elif mark and mark != _GAP:
+        parts = next(csv.reader([row.strip("\r\n")], delimiter=mark))
+    else:
+        parts = []
+    return [part.strip() for part in parts]
+
+
+class RecordTable(NamedTuple):
+    """A table with a record in each row: the names of its columns, its rows and their spans."""
+
+    names: Sequence[str]
+    rows: Sequence[tuple[Sequence[str], Span]]
+
+
+def record_tables(text: str, most_rows: int | None = None) -> Iterator[RecordTable]:
+    """Yield the tables of a text with at least three columns, each with a name without a number.
+
+    Only the first rows of a table are read if `most_rows` is given.
+    """
+    for table in tables(text):
+        first_line = text[slice(*table.header)].partition("\n")[0]
+        names = [] if NUMBER.search(first_line) else cells(first_line)
+        if len(names) >= _FEWEST_COLUMNS and all(names):
+            body = text[table.start : table.end]
+            rows = []
+            for start, end in islice(whole_lines(body), most_rows):
+                if len(row := cells(body[start:end])) == len(names):
+                    rows.append((row, (table.start + start, table.start + end)))
+            yield RecordTable(names, rows)
 
 
 def _spaced(line: str) -> tuple[str, int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeAlias
 
-from chordwise.domain import grounding, json_values, value_in_quote
+from chordwise.domain import grounding, json_values, outline, value_in_quote
 from chordwise.domain.analyses import extraction
 from chordwise.domain.analysis import analysis_for, claimed_number
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType
@@ -23,7 +23,7 @@ from chordwise.domain.items import cue_of, kind_in
 from chordwise.domain.items import of as items_of
 from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue, text_of
 from chordwise.domain.typed_values import TypedValue, is_of_kind, typed
-from chordwise.domain.words import STOPWORDS, stem
+from chordwise.domain.words import STOPWORDS, stem, terms
 
 _WORD = re.compile(r"\w+")
 WHOLE = ""
@@ -60,6 +60,7 @@ class Reason(StrEnum):
     CHUNKS_DISAGREE = "chunks disagree"
     VOTES_DISAGREE = "votes disagree"
     NAMED_ELSEWHERE = "another passage names it"
+    ONE_OF_ROWS = "one of several rows"
     OTHER_TYPE = "not of the declared type"
     LOW_CONFIDENCE = "low confidence"
     NOT_SUPPORTED = "not supported"
@@ -355,18 +356,23 @@ class _Item:
                 yield around
 
 
+def _single_name(path: str, entry: JsonObject, options: AnalysisOptions) -> str:
+    """Return the name of the item that an entry is about; empty if it is a list."""
+    steps = json_values.steps(path)
+    is_in_row = steps[:1] == [USER_DATA] and any(map(str.isdecimal, steps))
+    item = json_values.text(entry.get("item")) or " ".join(steps[1:]).replace("_", " ")
+    return "" if is_in_row or kind_in(options, item).is_list else item
+
+
 def _single_item(path: str, entry: JsonObject, options: AnalysisOptions) -> _Item | None:
     """Return the item that an entry is about, unless it is a list or has no word of its own."""
-    steps = json_values.steps(path)
-    is_in_row = steps[0] == USER_DATA and any(map(str.isdecimal, steps))
-    item = json_values.text(entry.get("item")) or " ".join(steps[1:]).replace("_", " ")
+    item = _single_name(path, entry, options)
     prefixes = [
         word[:_PREFIX]
         for word in _WORD_OF_ITEM.findall(item.lower())
         if word not in _OF_KINDS and word not in STOPWORDS
     ]
-    is_single = bool(prefixes) and not is_in_row and not kind_in(options, item).is_list
-    return _Item(prefixes=prefixes, cue=cue_of(item)) if is_single else None
+    return _Item(prefixes=prefixes, cue=cue_of(item)) if prefixes else None
 
 
 def _has_other(passage: str, value: TypedValue) -> bool:
@@ -374,3 +380,36 @@ def _has_other(passage: str, value: TypedValue) -> bool:
     if value.date is not None:
         return bool(dates_in(passage) - {value.date})
     return value.number is None or any(map(str.isdecimal, passage))
+
+
+_MOST_ROWS = 1_000
+
+
+def chosen_from_rows(text: str, output: JsonObject, task: AnalysisTask) -> list[str]:
+    """Return the paths of single values from tables whose rows give different values for them.
+
+    Such a table has a column with the name of the item. A value is not meant if its row is named
+    like the item, as the row of a total.
+    """
+    if task.analysis_type != AnalysisType.EXTRACTION:
+        return []
+    listed = list(outline.record_tables(text[:_MAX_SEARCHED], _MOST_ROWS))
+    paths = []
+    for path, entry in quotes_by_path(output) if listed else ():
+        item_terms = frozenset(terms(_single_name(path, entry, task.options)))
+        span = json_values.span_of(entry)
+        if item_terms and span and any(_is_chosen_from_rows(table, item_terms, span) for table in listed):
+            paths.append(path)
+    return paths
+
+
+def _is_chosen_from_rows(
+    table: outline.RecordTable, item_terms: frozenset[str], span: tuple[int, int]
+) -> bool:
+    is_meant = any(
+        start < span[1] and span[0] < end and item_terms.isdisjoint(terms(row[0]))
+        for row, (start, end) in table.rows
+    )
+    columns = [at for at, name in enumerate(table.names) if item_terms.issubset(terms(name))]
+    values = [{row[at].casefold() for row, _ in table.rows} - {""} for at in columns]
+    return is_meant and any(len(different) > 1 for different in values)

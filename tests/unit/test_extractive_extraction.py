@@ -580,3 +580,16 @@ def test_a_title_is_searched_in_linear_time(start: str) -> None:
 
     assert list(by_item) == ["document name"]
     assert time.process_time() - started < 2
+
+
+def test_the_items_of_a_table_of_records_are_its_columns() -> None:
+    """No value comes from the header, and all values of one record from one row."""
+    text = "Company,Country,Revenue\nAcme Ltd,France,1000000\nBeta GmbH,Germany,2000000\n"
+    searchable = SearchableText(text)
+
+    first = [searchable.find(item_of(item)) for item in ("company", "country", "revenue")]
+    companies = searchable.find(item_of("companies"))
+
+    assert [match.value for (match,) in first] == ["Acme Ltd", "France", "1000000"]
+    assert {match.quote for (match,) in first} == {"Acme Ltd,France,1000000"}
+    assert [match.value for match in companies] == ["Acme Ltd", "Beta GmbH"]

@@ -12,6 +12,7 @@ from chordwise.domain.trust import (
     Doubt,
     Reason,
     by_path,
+    chosen_from_rows,
     contradictions,
     disagreements,
     named_elsewhere,
@@ -78,6 +79,35 @@ def test_a_date_of_another_paragraph_is_no_value_of_an_item() -> None:
 
     assert named_elsewhere(text, answer, TASK) == []
     assert named_elsewhere(text.replace("\n", " "), answer, TASK) == ["/fields/0"]
+
+
+ROWS = """Company,Country,Total
+Acme Ltd,France,1000
+Beta GmbH,Germany,2000
+Total,,3000
+"""
+
+
+@pytest.mark.parametrize(
+    ("item", "value", "text", "is_one"),
+    [
+        ("company", "Acme Ltd", ROWS, True),
+        ("companies", "Acme Ltd", ROWS, False),  # a list
+        ("customer", "Acme Ltd", ROWS, False),  # no column has this name
+        ("total", "1000", ROWS, True),
+        ("total", "3000", ROWS, False),  # its row is named like the item
+        ("company", "Acme Ltd", "\n".join(ROWS.splitlines()[:2]), False),
+        ("company", "Acme Ltd", ROWS.replace("Beta GmbH", "Acme Ltd")[:-12], False),
+        ("company", "Acme Ltd", ROWS.replace(",", " | "), True),
+        ("company", "Acme Ltd", "Company,Acme Ltd\nCountry,France\nTotal,3000\n", False),
+    ],
+)
+def test_a_value_of_one_of_several_rows_is_doubted(
+    item: str, value: str, text: str, *, is_one: bool
+) -> None:
+    paths = chosen_from_rows(text, fields((item, value), text=text), TASK)
+
+    assert paths == (["/fields/0"] if is_one else [])
 
 
 def disagreeing(*parts: JsonObject, output: JsonObject) -> list[str]:

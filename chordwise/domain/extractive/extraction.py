@@ -21,6 +21,7 @@ from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, Sentence
 from chordwise.domain.extractive.values import NAMES, ValueKind, WrittenValue, values
 from chordwise.domain.items import ColumnKind, cue_of, kind_of
 from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.outline import record_tables
 from chordwise.domain.schema_nodes import MAX_DEPTH, SchemaNode
 from chordwise.domain.words import LEXICON
 
@@ -148,6 +149,10 @@ class Item:
     layout: str
     question: str
 
+    def is_named(self, label: Sequence[str]) -> bool:
+        """Return whether a label has all words of the item, and no other."""
+        return bool(label) and frozenset(label) == frozenset(self.terms)
+
     def distance(self, label: Sequence[str]) -> int | None:
         """Return the number of words in which a label and the item differ; `None` if unrelated."""
         stems, item_terms = set(label), set(self.terms)
@@ -262,6 +267,7 @@ class SearchableText:
     def __init__(self, text: str) -> None:
         self._text = text
         self._sentences = sentences(text)
+        self._record_tables = list(record_tables(text))
         self._rarity = ranking.inverse_document_frequencies([one.terms for one in self._sentences])
         # A capitalized word that the text also has in lower case is not a name.
         bare = (word.strip('.,;:()"“”') for word in text.split())
@@ -272,6 +278,8 @@ class SearchableText:
 
         Labels take precedence over sentences; an exact issuer label also over the layout.
         """
+        if of_records := self._of_records(item):
+            return of_records[: None if item.is_list else limit]
         labelled = self._labelled(item)
         is_labelled = item.layout == "issuer" and labelled[:1] and labelled[0].confidence == _SURE
         if not is_labelled and (pair := forms.find(item.layout, self._text, self._sentences)):
@@ -308,6 +316,17 @@ class SearchableText:
             if shared := weights.keys() & sentence.terms:
                 coverages[place] = sum(map(weights.__getitem__, shared)) / sum(weights.values())
         return coverages
+
+    def _of_records(self, item: Item) -> list[Match]:
+        """Return the distinct cells of the columns of tables that have the name of an item."""
+        unlike: dict[str, Match] = {}
+        for table in self._record_tables:
+            columns = [at for at, name in enumerate(table.names) if item.is_named(words.terms(name))]
+            for row, (start, end) in table.rows if columns else ():
+                quote = self._text[start:end].strip()
+                for cell in filter(None, map(row.__getitem__, columns)):
+                    unlike.setdefault(cell.casefold(), Match(cell, quote, _SURE))
+        return list(unlike.values())
 
     def _labelled(self, item: Item) -> list[Match]:
         hits: list[tuple[int, Match]] = []

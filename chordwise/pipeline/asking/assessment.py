@@ -33,13 +33,15 @@ class AssessedAnswer:
     """An answer, revised or not, and the result of its critique, which is `None` without one.
 
     `is_merged_by_rule` is true if the synthesis failed and the parts were joined without a model.
-    `named_elsewhere` are the paths of values that another passage names.
+    `named_elsewhere` are the paths of values that another passage names, `chosen_from_rows` those of
+    values of a table whose rows have different ones.
     """
 
     answer: Answer
     critique: Critique | None = None
     is_merged_by_rule: bool = False
-    named_elsewhere: tuple[str, ...] = ()
+    named_elsewhere: Sequence[str] = ()
+    chosen_from_rows: Sequence[str] = ()
 
     def with_unread_records(
         self,
@@ -56,8 +58,12 @@ class AssessedAnswer:
         answer = with_missing_rows(
             self.answer, missing_rows.unread(source, output, task, answered, place)
         )
-        elsewhere = trust.named_elsewhere(text, output, task)
-        return replace(self, answer=answer, named_elsewhere=tuple(elsewhere))
+        return replace(
+            self,
+            answer=answer,
+            named_elsewhere=trust.named_elsewhere(text, output, task),
+            chosen_from_rows=trust.chosen_from_rows(text, output, task),
+        )
 
     def failed_checks(self, task: AnalysisTask) -> tuple[FailedCheck, ...]:
         """Return the checks that the answer fails."""
@@ -137,6 +143,9 @@ class AssessedAnswer:
         if elsewhere := self.named_elsewhere:
             sentence = "Another passage of the document names what was asked for."
             yield Doubt(sentence=sentence, reason=Reason.NAMED_ELSEWHERE, paths=elsewhere)
+        if chosen := self.chosen_from_rows:
+            sentence = "The rows of a table give different values for one; ask for a list, or "
+            yield Doubt(sentence=f"{sentence}{_EACH_ROW}", reason=Reason.ONE_OF_ROWS, paths=chosen)
 
     def _unsupported(self, task: AnalysisTask) -> Iterator[Doubt]:
         """Yield what the built-in model cannot find in prose."""
@@ -203,6 +212,7 @@ _OBJECTIONS = {
     CritiqueOutcome.FAILED: "The critique failed.",
     CritiqueOutcome.KEPT: "The answer was kept in spite of the objections of a critique.",
 }
+_EACH_ROW = "analyze each row of a CSV, JSONL or workbook as a document (--text-column)."
 _POINTS = 10
 _FEW = 5
 _QUOTE_CHARACTERS = 80
