@@ -398,8 +398,8 @@ def chosen_from_rows(text: str, output: JsonObject, task: AnalysisTask) -> list[
     for path, entry in quotes_by_path(output) if listed else ():
         item_terms = frozenset(terms(_single_name(path, entry, task.options)))
         span = json_values.span_of(entry)
-        if item_terms and span and any(_is_chosen_from_rows(table, item_terms, span) for table in listed):
-            paths.append(path)
+        if item_terms and span:
+            paths += [path for table in listed if _is_chosen_from_rows(table, item_terms, span)]
     return paths
 
 

@@ -37,6 +37,7 @@ SCHEMA: JsonObject = {
     "$defs": {"row": {"type": "object", "properties": {"n": {"type": "integer"}}}},
 }
 OPTIONS = AnalysisOptions(schema=SCHEMA)
+ITEMS = AnalysisOptions(items=("party",))
 
 
 def items(*values: tuple[str, str | None]) -> JsonObject:
@@ -50,11 +51,13 @@ def corrected_by(
     output: JsonObject,
     options: AnalysisOptions = OPTIONS,
     verdict: Verdict = Verdict.CORRECTED,
+    known: Truth | None = None,
 ) -> Remark:
     answer = AnswerWithConfidence(
         analysis_type=AnalysisType.EXTRACTION, output=output, confidence=0.5
     )
-    return understand(answer, FeedbackInput(verdict=verdict, path=path, value=value), options)
+    entered = FeedbackInput(verdict=verdict, path=path, value=value)
+    return understand(answer, entered, options, known)
 
 
 def corrected(output: JsonObject, right: Mapping[str, JsonValue], **truth: object) -> Corrected:
@@ -64,6 +67,11 @@ def corrected(output: JsonObject, right: Mapping[str, JsonValue], **truth: objec
 def field(result: Corrected, place: int) -> JsonObject:
     assert result.output is not None
     return json_values.objects(result.output["fields"])[place]
+
+
+def objects_of(result: Corrected) -> list[JsonObject]:
+    assert result.output is not None
+    return json_values.objects(result.output["fields"])
 
 
 def final(result: Corrected) -> list[tuple[str, str | None, str | None, str | None]]:
@@ -371,6 +379,36 @@ def test_a_value_that_its_column_cannot_hold_is_corrected_or_rejected_not_accept
     assert corrected_by("signed", None, output, options, Verdict.REJECTED).corrected is None
     of_day = items(("signed", "5 May 2024"))
     assert corrected_by("signed", None, of_day, options, Verdict.APPROVED).judged == ["5 May 2024"]
+
+
+def test_one_of_several_values_is_removed_and_the_others_stay() -> None:
+    """What earlier remarks removed or changed by their paths stays so."""
+    parties = items(("party", "Ann"), ("party", "Bob"), ("party", "Cy"), ("party", "Dan"))
+    remarks: list[Remark] = []
+    for path, value, verdict in (
+        ("/fields/1", None, Verdict.REJECTED),
+        ("/fields/2", "Cyd", Verdict.CORRECTED),
+        ("/fields/0/value", None, Verdict.REJECTED),
+        ("/fields/1", None, Verdict.REJECTED),  # already removed
+    ):
+        known = from_remarks(AnalysisType.EXTRACTION, remarks)
+        remarks.append(corrected_by(path, value, parties, ITEMS, verdict, known))
+
+    truth = from_remarks(AnalysisType.EXTRACTION, remarks)
+
+    assert [remark.verdict for remark in remarks] == [Verdict.CORRECTED] * 4
+    assert truth.fields == {"party": ["Dan", "Cyd"]}
+    corrected_fields = objects_of(correct(parties, analysis_for(AnalysisType.EXTRACTION), truth))
+    assert sorted(str(one["value"]) for one in corrected_fields) == ["Cyd", "Dan"]
+
+
+def test_values_after_a_rejection_of_all_are_only_the_new_ones() -> None:
+    parties = items(("party", "Ann"), ("party", "Bob"))
+    rejected = corrected_by("party", None, parties, ITEMS, Verdict.REJECTED)
+    known = from_remarks(AnalysisType.EXTRACTION, [rejected])
+
+    assert rejected.verdict is Verdict.REJECTED
+    assert corrected_by("/fields/0", "Eve", parties, ITEMS, known=known).corrected == ["Eve"]
 
 
 def test_an_unknown_field_gets_a_suggestion() -> None:

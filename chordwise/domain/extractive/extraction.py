@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -321,10 +322,10 @@ class SearchableText:
         """Return the distinct cells of the columns of tables that have the name of an item."""
         unlike: dict[str, Match] = {}
         for table in self._record_tables:
-            columns = [at for at, name in enumerate(table.names) if item.is_named(words.terms(name))]
-            for row, (start, end) in table.rows if columns else ():
+            are_named = [item.is_named(words.terms(name)) for name in table.names]
+            for row, (start, end) in table.rows if any(are_named) else ():
                 quote = self._text[start:end].strip()
-                for cell in filter(None, map(row.__getitem__, columns)):
+                for cell in filter(None, compress(row, are_named)):
                     unlike.setdefault(cell.casefold(), Match(cell, quote, _SURE))
         return list(unlike.values())
 

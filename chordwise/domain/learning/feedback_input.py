@@ -15,8 +15,9 @@ from chordwise.domain.facts import DATA
 from chordwise.domain.items import ColumnKind, DeclaredItem
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
+from chordwise.domain.learning.fields import FieldValue
 from chordwise.domain.learning.judgments import AnswerWithConfidence
-from chordwise.domain.learning.truths import Remark, Verdict
+from chordwise.domain.learning.truths import Remark, Truth, Verdict
 from chordwise.domain.schema_nodes import SchemaNode
 from chordwise.domain.typed_values import is_of_kind, typed
 from chordwise.errors import UsageError
@@ -55,8 +56,12 @@ def understand(
     answer: AnswerWithConfidence,
     entered: FeedbackInput,
     options: AnalysisOptions,
+    known: Truth | None = None,
 ) -> Remark:
     """Return the remark that a person's input means.
+
+    `known` is the truth that earlier remarks imply. Correcting or rejecting one of several values
+    by its path changes what they left.
 
     Raises:
         UsageError: The answer has no such value, or the correction is invalid.
@@ -67,7 +72,7 @@ def understand(
     if analysis.label_path:
         return _of_label(answer, entered, analysis, analysis.labels(options))
     if answer.analysis_type == AnalysisType.EXTRACTION and entered.path:
-        return _of_field(answer, entered, options)
+        return _of_field(answer, entered, options, known or Truth())
     return _of_anything(answer, entered)
 
 
@@ -103,13 +108,15 @@ def _of_label(
 
 
 def _of_field(
-    answer: AnswerWithConfidence, entered: FeedbackInput, options: AnalysisOptions
+    answer: AnswerWithConfidence, entered: FeedbackInput, options: AnalysisOptions, known: Truth
 ) -> Remark:
     schema = options.schema
     name = _field_at(answer.output, entered.path, schema)
     entries = fields.entries(answer.output, name)
     targets = [e for e in entries if entered.path in (e.path, f"{e.path}/value")]
     path = (targets or entries)[0].path if entries else f"{DATA.path}{name}"
+    if entered.verdict is Verdict.REJECTED and targets and len(entries) > 1:
+        entered = replace(entered, verdict=Verdict.CORRECTED)  # to the others
     is_row = isinstance(json_values.at(answer.output, f"{DATA.path}{name}"), dict)
     if entered.verdict is Verdict.CORRECTED and entered.value is None and is_row:
         raise UsageError(
@@ -125,22 +132,30 @@ def _of_field(
         name=name,
         verdict=entered.verdict,
         judged=fields.values(answer.output, name),
-        corrected=_corrected(answer.output, name, path, entered, is_one=bool(targets)),
+        corrected=_corrected(entered, _left(answer.output, name, targets[:1], known)),
         confidence=entries[0].confidence if len(entries) == 1 else None,
     )
 
 
-def _corrected(
-    output: JsonObject, name: str, path: str, entered: FeedbackInput, *, is_one: bool
-) -> JsonValue:
-    """Return the right values of a field; correcting one value by its path keeps the others."""
+def _left(
+    output: JsonObject, name: str, targets: Sequence[FieldValue], known: Truth
+) -> Sequence[JsonValue]:
+    """Return the values of a field that stay if one of them is corrected by its path."""
+    if not targets:
+        return ()
+    values = [entry.value for entry in fields.entries(output, name) if entry.key]
+    values = [] if name in known.wrong_fields else values
+    values = list(json_values.listed(known.fields[name])) if name in known.fields else values
+    same = [value for value in values if fields.is_same(value, targets[0].value)][:1]
+    for value in same:
+        values.remove(value)
+    return values
+
+
+def _corrected(entered: FeedbackInput, left: Sequence[JsonValue]) -> JsonValue:
     if entered.verdict is not Verdict.CORRECTED:
         return None
-    values = [value for value in json_values.listed(entered.value) if fields.keys(value)]
-    if not is_one:
-        return values
-    others = [e.value for e in fields.entries(output, name) if e.key and e.path != path]
-    return [*others, *values]
+    return [*left, *(value for value in json_values.listed(entered.value) if fields.keys(value))]
 
 
 def _check_types(item: DeclaredItem, entered: FeedbackInput, accepted: Sequence[JsonValue]) -> None:

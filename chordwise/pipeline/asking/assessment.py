@@ -33,8 +33,8 @@ class AssessedAnswer:
     """An answer, revised or not, and the result of its critique, which is `None` without one.
 
     `is_merged_by_rule` is true if the synthesis failed and the parts were joined without a model.
-    `named_elsewhere` are the paths of values that another passage names, `chosen_from_rows` those of
-    values of a table whose rows have different ones.
+    `named_elsewhere` are the paths of values that another passage names, and `chosen_from_rows`
+    those of values of a table whose rows have different ones.
     """
 
     answer: Answer

@@ -18,7 +18,7 @@ from chordwise.domain.identifiers import id_in
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.feedback_input import FeedbackInput, parsed, understand
 from chordwise.domain.learning.judgments import judge
-from chordwise.domain.learning.truths import Remark, Verdict
+from chordwise.domain.learning.truths import Remark, Truth, Verdict
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import scope as scopes
 from chordwise.pipeline.learning.gold import RecordFile, read_records
@@ -170,12 +170,17 @@ def _read(session: Session, results: Iterable[Row]) -> Mapping[uuid.UUID, Row]:
     return {row["result_id"]: row for row in scopes.read(session, list(by_id.values()))}
 
 
-def _remark(target: Row, entered: FeedbackInput) -> Remark:
-    return understand(target["answer"], entered, options_from(target["question"]))
+def _remark(target: Row, entered: FeedbackInput, known: Truth | None = None) -> Remark:
+    return understand(target["answer"], entered, options_from(target["question"]), known)
 
 
 def _store(session: Session, target: Row, entered: FeedbackInput) -> bool:
-    remark = _remark(target, entered)
+    known = None
+    if entered.path.startswith("/") and entered.verdict is not Verdict.APPROVED:
+        known = scopes.truth_about(
+            target, stored_feedback.of_documents(session, [target["document_id"]])
+        )
+    remark = _remark(target, entered, known)
     quote, start, end = _selected(session, target, entered)
     of_target = ("job_id", "document_id", "result_id", "analysis_type", "question")
     return stored_feedback.store(
