@@ -141,7 +141,8 @@ def render(question: Row, place: str) -> Iterator[RenderableType]:
     else:
         yield indented(Text(one_line(f"{value['item']}: {value['shown']}")), 2)
         if others := [one["value"] for one in question["others"]]:
-            said = f"accept also applies to the other values, which reject and correct keep: {'; '.join(others)}"
+            said = "accept also applies to the other values, which reject and correct keep"
+            said = f"{said}: {'; '.join(others)}"
             yield indented(Text(one_line(said, _OTHERS_WIDTH)), 2)
     notes = [*question["reasons"], f"confidence {question['confidence']:.2f}"]
     notes += [value["place"]] if value and value["place"] else []
