@@ -44,6 +44,7 @@ _MAX_KNOWN = 2_000
 _WHOLE = re.compile(r"^(/|[a-z0-9+]+://)")
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 _READ = "('succeeded', 'partial', 'nothing found')"
+_DECIDED = (Trust.CORRECTED, Trust.CONFIRMED)
 _FUNCTIONS = {
     Aggregate.SUM: "sum",
     Aggregate.AVERAGE: "avg",
@@ -99,7 +100,8 @@ class Count:
 
     Of the matching ones, `supported` do not need a check. `low` and `high` bound the number of
     matching documents among those that were read, with 95 % if `checks` documents without a doubt
-    were chosen at random and checked; without checks they assume that their values are right.
+    were chosen at random and checked; without checks they assume that their values are right. A
+    document whose values a person has decided counts as it is, and `undecided` counts the others.
     After `more_checks` without an error, the number would be known to `margin` more or fewer.
     """
 
@@ -117,6 +119,7 @@ class Count:
     supported: int
     low: int
     high: int
+    undecided: int
     checks: int
     more_checks: int
     margin: int
@@ -349,6 +352,10 @@ WHERE value IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {_MAX_SAMPLES
         supported = sum(row["trust"] != Trust.CHECK for row in matching)
         doubted = sum(row["trust"] == Trust.CHECK for row in others)
         certain = supported + len(others) - doubted
+        undecided = [
+            sum(Trust.CHECK != row["trust"] not in _DECIDED for row in of_result)
+            for of_result in (matching, others)
+        ]
         checked = min(checks["checks"], certain)
         wrong = max_wrong(certain, checked, checks["wrong"], _RISK) if checked else 0
         more_checks, margin = _outlook(certain, checked, checks["wrong"])
@@ -366,8 +373,9 @@ WHERE value IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {_MAX_SAMPLES
             outdated=[row for row in not_taken if row["source"] in sources],
             notes=[*self._notes(connection, plan), *_repeated(sources)],
             supported=supported,
-            low=supported - min(wrong, supported),
-            high=len(matching) + doubted + min(wrong, certain - supported),
+            low=supported - min(wrong, undecided[0]),
+            high=len(matching) + doubted + min(wrong, undecided[1]),
+            undecided=sum(undecided) + to_check,
             checks=checks["checks"],
             more_checks=to_check + more_checks,
             margin=margin,
@@ -581,20 +589,27 @@ def account(count: Count) -> Iterator[str]:
         yield f"Nothing found, which is to be checked: {number}: {names}"
     if count.is_full:
         yield f"Rows: the first {len(count.rows):,}; there can be more."
-    to_check = len(count.matching) - count.supported
-    if not count.plan.columns:
-        return
+    if count.plan.columns:
+        yield _trust_in(count)
+
+
+def _trust_in(count: Count) -> str:
     bounds = counted(count.high, "document")
     if count.low < count.high:
         bounds = f"between {count.low:,} and {bounds}"
+    if not count.undecided:
+        return f"Trust: {bounds}, since all of their values were checked"
+    were = "was" if count.checks == 1 else "were"
     basis = (
-        f"with 95 % if the {counted(count.checks, 'checked document')} were chosen at random"
+        f"with 95 % if the {counted(count.checks, 'checked document')} {were} chosen at random"
         if count.checks
         else "if the values without a doubt are right; none of them was checked yet"
     )
     if count.more_checks:
         basis += f" ({counted(count.more_checks, 'more check')}: ± {count.margin:,})"
-    yield f"Trust: {count.supported:,} without a doubt, {to_check:,} to check → {bounds} {basis}"
+    to_check = len(count.matching) - count.supported
+    supported = f"{count.supported:,} without a doubt, {to_check:,} to check"
+    return f"Trust: {supported} → {bounds} {basis}"
 
 
 def _named(rows: Sequence[Row], *, reason: bool = True) -> str:

@@ -625,6 +625,16 @@ def test_a_value_of_another_type_or_a_rejected_one_is_not_silent(settings: Setti
     assert "2.txt: day = not mentioned" in quoted
 
 
+def test_a_value_corrected_to_nothing_is_silent(settings: Settings) -> None:
+    save(settings, "deeds", AnalysisOptions(items=("law",)), "law: Texas", "law: England")
+    output_of("feedback", "latest", "--document", "0.txt", "--correct", "law=null")
+
+    laws = json.loads(output_of("ask", "count deeds where law is silent", "--json").out)
+
+    assert laws["rows"] == [{"documents": 1}]
+    assert (laws["unread"], laws["documents"]["at_least"]) == ([], 1)
+
+
 def test_an_absence_to_be_checked_is_not_silent(settings: Settings) -> None:
     """The built-in model finds only organizations with a legal form."""
     asked = AnalysisOptions(instructions="organization, law")
@@ -753,6 +763,12 @@ def test_checks_bound_the_count(pipeline: Pipeline) -> None:
     assert result_of(pipeline, of_two).count.checks == 0
     pipeline.execute("UPDATE facts SET verdict = 'approved' WHERE item = 'annual fee'")
     assert 0 < result_of(pipeline, of_two).count.checks <= after.checks
+
+    pipeline.execute("UPDATE facts SET verdict = 'approved' WHERE item = 'governing law'")
+    decided = result_of(pipeline, plan).count
+    assert (decided.low, decided.high, decided.undecided) == (matching, matching, 0)
+    trust = f"Trust: {matching} documents, since all of their values were checked"
+    assert trust in list(counts.account(decided))
 
 
 def test_a_call_for_a_plan_is_in_the_ledger(pipeline: Pipeline) -> None:

@@ -131,10 +131,10 @@ def test_right_values_are_kept_wrong_ones_removed_and_missing_ones_added() -> No
 
 
 def test_a_value_corrected_to_nothing_is_not_mentioned() -> None:
-    """A value that is not in the document is rejected and has no replacement."""
+    """A value that is corrected to nothing is known to be absent, which a rejected one is not."""
     result = corrected(items(("fee", "5")), {"fee": []})
 
-    assert final(result) == [("fee", "5", "rejected", None)]
+    assert final(result) == [("fee", "5", "corrected", None)]
     assert result.facts[0].number is None
     assert field(result, 0)["status"] == "not mentioned"
 
@@ -376,7 +376,13 @@ def test_a_value_that_its_column_cannot_hold_is_corrected_or_rejected_not_accept
         corrected_by("signed", None, output, options, Verdict.APPROVED)
 
     assert refused.value.hint == "Correct or reject it."
-    assert corrected_by("signed", None, output, options, Verdict.REJECTED).corrected is None
+    with pytest.raises(UsageError, match="“Q3 2024” is not a date") as refused:
+        corrected_by("", None, output, options, Verdict.APPROVED)
+    assert refused.value.hint == "Correct or reject it first: --path 'signed'."
+    rejected = corrected_by("signed", None, output, options, Verdict.REJECTED)
+    assert rejected.corrected is None
+    known = from_remarks(AnalysisType.EXTRACTION, [rejected])
+    assert corrected_by("", None, output, options, Verdict.APPROVED, known).judged == output
     of_day = items(("signed", "5 May 2024"))
     assert corrected_by("signed", None, of_day, options, Verdict.APPROVED).judged == ["5 May 2024"]
 

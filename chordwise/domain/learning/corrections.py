@@ -162,7 +162,10 @@ class _Work:
         """Apply the verdicts on the values of an item to the list of an extraction."""
         entries = json_values.objects(self.output.get("fields"))
         stated = [fact for fact in self.facts.values() if fact.item == name]
-        stays = any(fact.verdict != Verdict.REJECTED for fact in stated)
+        stays = any(
+            fact.corrected_value is not None or fact.verdict in (None, Verdict.APPROVED)
+            for fact in stated
+        )
         for place, fact in enumerate(fact for fact in stated if fact.verdict):
             index = int(fact.path.removeprefix(_FIELDS))
             if index < len(entries):
@@ -170,11 +173,13 @@ class _Work:
             else:
                 entry = {"item": name, "quote": None, "confidence": 10}
                 entries.append(entry)
-            if fact.verdict == Verdict.CORRECTED:
+            if fact.verdict == Verdict.APPROVED:
+                continue
+            if fact.corrected_value is not None:
                 entry |= {"status": FOUND, "value": fact.corrected_value, "corrected": True}
-            elif fact.verdict == Verdict.REJECTED and (stays or place):
+            elif stays or place:
                 self.dropped.add(fact.path)
-            elif fact.verdict == Verdict.REJECTED:
+            else:
                 entry |= {"status": NOT_MENTIONED, "value": None, "corrected": True}
         self.output["fields"] = list(entries)
 
@@ -192,7 +197,8 @@ class _Work:
             else:
                 wrong.append(fact)
         for fact in wrong:
-            verdict = Verdict.CORRECTED if left else Verdict.REJECTED
+            # A value corrected to nothing is known to be absent.
+            verdict = Verdict.CORRECTED if left or not right else Verdict.REJECTED
             self.facts[fact.path] = _with_verdict(fact, verdict, left.pop(0) if left else None)
         rows = [fact.row_index for fact in old_facts if fact.row_index is not None]
         for index, value in enumerate(left):

@@ -71,8 +71,11 @@ def understand(
         return _of_anything(answer, replace(entered, path=""))
     if analysis.label_path:
         return _of_label(answer, entered, analysis, analysis.labels(options))
-    if answer.analysis_type == AnalysisType.EXTRACTION and entered.path:
-        return _of_field(answer, entered, options, known or Truth())
+    if answer.analysis_type == AnalysisType.EXTRACTION:
+        if entered.path:
+            return _of_field(answer, entered, options, known or Truth())
+        if entered.verdict is Verdict.APPROVED:
+            _check_all_types(answer.output, options, known or Truth())
     return _of_anything(answer, entered)
 
 
@@ -156,6 +159,14 @@ def _corrected(entered: FeedbackInput, left: Sequence[JsonValue]) -> JsonValue:
     if entered.verdict is not Verdict.CORRECTED:
         return None
     return [*left, *(value for value in json_values.listed(entered.value) if fields.keys(value))]
+
+
+def _check_all_types(output: JsonObject, options: AnalysisOptions, known: Truth) -> None:
+    """Refuse to approve an answer with values of other types that no remark has changed."""
+    for name, item in () if options.schema is not None else items.of(options).items():
+        if name not in known.fields and name not in known.wrong_fields:
+            for value in fields.values(output, name):
+                _refuse_other_type(item, value, f"Correct or reject it first: --path '{name}'.")
 
 
 def _check_types(item: DeclaredItem, entered: FeedbackInput, accepted: Sequence[JsonValue]) -> None:

@@ -176,7 +176,7 @@ def _remark(target: Row, entered: FeedbackInput, known: Truth | None = None) -> 
 
 def _store(session: Session, target: Row, entered: FeedbackInput) -> bool:
     known = None
-    if entered.path.startswith("/") and entered.verdict is not Verdict.APPROVED:
+    if entered.path.startswith("/") != (entered.verdict is Verdict.APPROVED):
         known = scopes.truth_about(
             target, stored_feedback.of_documents(session, [target["document_id"]])
         )
