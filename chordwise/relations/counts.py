@@ -44,7 +44,7 @@ _MAX_KNOWN = 2_000
 _WHOLE = re.compile(r"^(/|[a-z0-9+]+://)")
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 _READ = "('succeeded', 'partial', 'nothing found')"
-_DECIDED = (Trust.CORRECTED, Trust.CONFIRMED)
+_DECIDED = {Trust.CORRECTED, Trust.CONFIRMED}
 _FUNCTIONS = {
     Aggregate.SUM: "sum",
     Aggregate.AVERAGE: "avg",
@@ -352,10 +352,8 @@ WHERE value IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {_MAX_SAMPLES
         supported = sum(row["trust"] != Trust.CHECK for row in matching)
         doubted = sum(row["trust"] == Trust.CHECK for row in others)
         certain = supported + len(others) - doubted
-        undecided = [
-            sum(Trust.CHECK != row["trust"] not in _DECIDED for row in of_result)
-            for of_result in (matching, others)
-        ]
+        open_inside = supported - sum(row["trust"] in _DECIDED for row in matching)
+        open_outside = certain - supported - sum(row["trust"] in _DECIDED for row in others)
         checked = min(checks["checks"], certain)
         wrong = max_wrong(certain, checked, checks["wrong"], _RISK) if checked else 0
         more_checks, margin = _outlook(certain, checked, checks["wrong"])
@@ -373,9 +371,9 @@ WHERE value IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {_MAX_SAMPLES
             outdated=[row for row in not_taken if row["source"] in sources],
             notes=[*self._notes(connection, plan), *_repeated(sources)],
             supported=supported,
-            low=supported - min(wrong, undecided[0]),
-            high=len(matching) + doubted + min(wrong, undecided[1]),
-            undecided=sum(undecided) + to_check,
+            low=supported - min(wrong, open_inside),
+            high=len(matching) + doubted + min(wrong, open_outside),
+            undecided=open_inside + open_outside + to_check,
             checks=checks["checks"],
             more_checks=to_check + more_checks,
             margin=margin,
@@ -597,7 +595,7 @@ def _trust_in(count: Count) -> str:
     bounds = counted(count.high, "document")
     if count.low < count.high:
         bounds = f"between {count.low:,} and {bounds}"
-    if not count.undecided:
+    if _read(count) and not count.undecided:
         return f"Trust: {bounds}, since all of their values were checked"
     were = "was" if count.checks == 1 else "were"
     basis = (

@@ -11,7 +11,12 @@ import pytest
 from chordwise.domain import json_values, validation
 from chordwise.domain.analyses.extraction import Extraction
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
-from chordwise.domain.extractive.extraction import SearchableText, item_of, unfilled_lists
+from chordwise.domain.extractive.extraction import (
+    SearchableText,
+    analyze,
+    item_of,
+    unfilled_lists,
+)
 from chordwise.domain.facts import facts
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.trust import Reason
@@ -593,3 +598,14 @@ def test_the_items_of_a_table_of_records_are_its_columns() -> None:
     assert [match.value for (match,) in first] == ["Acme Ltd", "France", "1000000"]
     assert {match.quote for (match,) in first} == {"Acme Ltd,France,1000000"}
     assert [match.value for match in companies] == ["Acme Ltd", "Beta GmbH"]
+
+
+@pytest.mark.parametrize(("cell", "value"), [("FALSE", "false"), ("Yes", "yes"), ("No", "no")])
+def test_a_cell_of_yes_or_no_is_the_value(cell: str, value: str) -> None:
+    options = AnalysisOptions(items=("active: yes/no",))
+    text = f"Company,Country,Active\nAcme Ltd,France,{cell}\n"
+
+    answered = analyze(a_task(AnalysisType.EXTRACTION, text, options))
+    (field,) = json_values.objects(answered["fields"])
+
+    assert (field["value"], field["quote"]) == (value, f"Acme Ltd,France,{cell}")

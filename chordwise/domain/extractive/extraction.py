@@ -116,7 +116,7 @@ def _fields(declared: items.DeclaredItem, searchable: SearchableText) -> Iterato
     entries: list[JsonObject] = [
         {
             "status": FOUND,
-            "value": ("no" if _NEGATION.search(match.quote) else "yes") if is_open else match.value,
+            "value": _yes_or_no(match) if is_open else match.value,
             "quote": match.quote,
             "confidence": match.confidence,
         }
@@ -125,6 +125,13 @@ def _fields(declared: items.DeclaredItem, searchable: SearchableText) -> Iterato
     ]
     for entry in entries or [_DENIAL]:
         yield {"item": declared.name, **entry}
+
+
+def _yes_or_no(match: Match) -> str:
+    """Return the value if it is yes or no; else, whether its sentence has a negation."""
+    if match.value.lower() in typed_values.TRUTHS:
+        return match.value.lower()
+    return "no" if _NEGATION.search(match.quote) else "yes"
 
 
 # The kind of an item's value, and its cues in texts, derived from the item's words
@@ -605,7 +612,7 @@ def _readings(match: Match, node: SchemaNode) -> Iterator[JsonValue]:
     if node.choices:
         yield from (choice for choice in node.choices if _mentions(match.quote, choice))
     elif kind == "boolean":
-        yield not _NEGATION.search(match.quote)
+        yield _yes_or_no(match) == "yes"
     elif kind in ("number", "integer"):
         number = typed_values.typed(match.value).number
         if number is not None:

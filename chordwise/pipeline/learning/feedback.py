@@ -175,8 +175,9 @@ def _remark(target: Row, entered: FeedbackInput, known: Truth | None = None) -> 
 
 
 def _store(session: Session, target: Row, entered: FeedbackInput) -> bool:
-    known = None
-    if entered.path.startswith("/") != (entered.verdict is Verdict.APPROVED):
+    known, is_approved = None, entered.verdict is Verdict.APPROVED
+    is_of_all, is_of_one = not entered.path, entered.path.startswith("/")
+    if (is_of_all and is_approved) or (is_of_one and not is_approved):
         known = scopes.truth_about(
             target, stored_feedback.of_documents(session, [target["document_id"]])
         )
