@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 import pytest
@@ -51,13 +51,13 @@ def corrected_by(
     output: JsonObject,
     options: AnalysisOptions = OPTIONS,
     verdict: Verdict = Verdict.CORRECTED,
-    known: Truth | None = None,
+    earlier: Sequence[Remark] = (),
 ) -> Remark:
     answer = AnswerWithConfidence(
         analysis_type=AnalysisType.EXTRACTION, output=output, confidence=0.5
     )
     entered = FeedbackInput(verdict=verdict, path=path, value=value)
-    return understand(answer, entered, options, known)
+    return understand(answer, entered, options, earlier)
 
 
 def corrected(output: JsonObject, right: Mapping[str, JsonValue], **truth: object) -> Corrected:
@@ -381,8 +381,8 @@ def test_a_value_that_its_column_cannot_hold_is_corrected_or_rejected_not_accept
     assert refused.value.hint == "Correct or reject it first: --path 'signed'."
     rejected = corrected_by("signed", None, output, options, Verdict.REJECTED)
     assert rejected.corrected is None
-    known = from_remarks(AnalysisType.EXTRACTION, [rejected])
-    assert corrected_by("", None, output, options, Verdict.APPROVED, known).judged == output
+    approved = corrected_by("", None, output, options, Verdict.APPROVED, [rejected])
+    assert approved.judged == output
     of_day = items(("signed", "5 May 2024"))
     assert corrected_by("signed", None, of_day, options, Verdict.APPROVED).judged == ["5 May 2024"]
 
@@ -394,27 +394,31 @@ def test_one_of_several_values_is_removed_and_the_others_stay() -> None:
     for path, value, verdict in (
         ("/fields/1", None, Verdict.REJECTED),
         ("/fields/2", "Cyd", Verdict.CORRECTED),
+        ("/fields/2", "Cyd", Verdict.CORRECTED),  # said again
+        ("/fields/2", "Sid", Verdict.CORRECTED),
         ("/fields/0/value", None, Verdict.REJECTED),
         ("/fields/1", None, Verdict.REJECTED),  # already removed
     ):
-        known = from_remarks(AnalysisType.EXTRACTION, remarks)
-        remarks.append(corrected_by(path, value, parties, ITEMS, verdict, known))
+        remarks.append(corrected_by(path, value, parties, ITEMS, verdict, remarks))
 
     truth = from_remarks(AnalysisType.EXTRACTION, remarks)
 
-    assert [remark.verdict for remark in remarks] == [Verdict.CORRECTED] * 4
-    assert truth.fields == {"party": ["Dan", "Cyd"]}
+    assert {remark.verdict for remark in remarks} == {Verdict.CORRECTED}
+    assert remarks[1].corrected == remarks[2].corrected == ["Ann", "Dan", "Cyd"]
+    assert truth.fields == {"party": ["Sid", "Dan"]}
     corrected_fields = objects_of(correct(parties, analysis_for(AnalysisType.EXTRACTION), truth))
-    assert sorted(str(one["value"]) for one in corrected_fields) == ["Cyd", "Dan"]
+    assert sorted(str(one["value"]) for one in corrected_fields) == ["Dan", "Sid"]
 
 
 def test_values_after_a_rejection_of_all_are_only_the_new_ones() -> None:
     parties = items(("party", "Ann"), ("party", "Bob"))
     rejected = corrected_by("party", None, parties, ITEMS, Verdict.REJECTED)
-    known = from_remarks(AnalysisType.EXTRACTION, [rejected])
+    one = corrected_by("/fields/0", "Eve", parties, ITEMS, earlier=[rejected])
+    further = corrected_by("party", ["Bob", "Ida"], parties, ITEMS)
 
-    assert rejected.verdict is Verdict.REJECTED
-    assert corrected_by("/fields/0", "Eve", parties, ITEMS, known=known).corrected == ["Eve"]
+    assert (rejected.verdict, one.corrected) == (Verdict.REJECTED, ["Eve"])
+    kept = corrected_by("/fields/0", "Eve", parties, ITEMS, earlier=[rejected, further])
+    assert kept.corrected == ["Bob", "Ida", "Eve"]
 
 
 def test_an_unknown_field_gets_a_suggestion() -> None:

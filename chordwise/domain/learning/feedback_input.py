@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -17,7 +17,7 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.fields import FieldValue
 from chordwise.domain.learning.judgments import AnswerWithConfidence
-from chordwise.domain.learning.truths import Remark, Truth, Verdict
+from chordwise.domain.learning.truths import Remark, Truth, Verdict, from_remarks
 from chordwise.domain.schema_nodes import SchemaNode
 from chordwise.domain.typed_values import is_of_kind, typed
 from chordwise.errors import UsageError
@@ -56,12 +56,12 @@ def understand(
     answer: AnswerWithConfidence,
     entered: FeedbackInput,
     options: AnalysisOptions,
-    known: Truth | None = None,
+    earlier: Sequence[Remark] = (),
 ) -> Remark:
     """Return the remark that a person's input means.
 
-    `known` is the truth that earlier remarks imply. Correcting or rejecting one of several values
-    by its path changes what they left.
+    `earlier` are the remarks on answers to the question, the latest last. Correcting or rejecting
+    one of several values by its path changes what they left.
 
     Raises:
         UsageError: The answer has no such value, or the correction is invalid.
@@ -73,9 +73,9 @@ def understand(
         return _of_label(answer, entered, analysis, analysis.labels(options))
     if answer.analysis_type == AnalysisType.EXTRACTION:
         if entered.path:
-            return _of_field(answer, entered, options, known or Truth())
+            return _of_field(answer, entered, options, earlier)
         if entered.verdict is Verdict.APPROVED:
-            _check_all_types(answer.output, options, known or Truth())
+            _check_all_types(answer.output, options, from_remarks(AnalysisType.EXTRACTION, earlier))
     return _of_anything(answer, entered)
 
 
@@ -111,7 +111,10 @@ def _of_label(
 
 
 def _of_field(
-    answer: AnswerWithConfidence, entered: FeedbackInput, options: AnalysisOptions, known: Truth
+    answer: AnswerWithConfidence,
+    entered: FeedbackInput,
+    options: AnalysisOptions,
+    earlier: Sequence[Remark],
 ) -> Remark:
     schema = options.schema
     name = _field_at(answer.output, entered.path, schema)
@@ -135,24 +138,52 @@ def _of_field(
         name=name,
         verdict=entered.verdict,
         judged=fields.values(answer.output, name),
-        corrected=_corrected(entered, _left(answer.output, name, targets[:1], known)),
+        corrected=_corrected(entered, _left(answer.output, name, targets, earlier)),
         confidence=entries[0].confidence if len(entries) == 1 else None,
     )
 
 
 def _left(
-    output: JsonObject, name: str, targets: Sequence[FieldValue], known: Truth
+    output: JsonObject, name: str, targets: Sequence[FieldValue], earlier: Iterable[Remark]
 ) -> Sequence[JsonValue]:
-    """Return the values of a field that stay if one of them is corrected by its path."""
+    """Return the values of a field that stay if one of them is corrected by its path.
+
+    An earlier correction by a path has replaced the value at it with at most one, any other remark
+    all of the field.
+    """
     if not targets:
         return ()
-    values = [entry.value for entry in fields.entries(output, name) if entry.key]
-    values = [] if name in known.wrong_fields else values
-    values = list(json_values.listed(known.fields[name])) if name in known.fields else values
-    same = [value for value in values if fields.is_same(value, targets[0].value)][:1]
-    for value in same:
-        values.remove(value)
-    return values
+    judged = fields.values(output, name)
+    stated = [entry for entry in fields.entries(output, name) if entry.key]
+    placed = {entry.path: [entry.value] for entry in stated}
+    for remark in earlier:
+        if remark.name != name or remark.verdict not in (Verdict.CORRECTED, Verdict.REJECTED):
+            continue
+        is_corrected = remark.verdict is Verdict.CORRECTED
+        right = json_values.listed(remark.corrected) if is_corrected else []
+        others = _beside(placed, remark.path)
+        is_of_one = is_corrected and remark.path in placed and remark.judged == judged
+        if is_of_one and right in (others, [*others, *right[-1:]]):
+            placed[remark.path] = list(right[len(others) :])
+        else:
+            placed = _placed(stated, right)
+    return _beside(placed, targets[0].path)
+
+
+def _beside(placed: Mapping[str, Sequence[JsonValue]], path: str) -> list[JsonValue]:
+    return [value for place, values in placed.items() if place != path for value in values]
+
+
+def _placed(stated: Sequence[FieldValue], right: Iterable[JsonValue]) -> dict[str, list[JsonValue]]:
+    """Return right values by the paths where an answer has them; the others have no path."""
+    left = list(right)
+    placed: dict[str, list[JsonValue]] = {}
+    for entry in stated:
+        same = [value for value in left if fields.is_same(value, entry.value)][:1]
+        for value in same:
+            left.remove(value)
+        placed[entry.path] = same
+    return placed | {"": left}
 
 
 def _corrected(entered: FeedbackInput, left: Sequence[JsonValue]) -> JsonValue:

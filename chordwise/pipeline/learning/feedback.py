@@ -18,7 +18,7 @@ from chordwise.domain.identifiers import id_in
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.feedback_input import FeedbackInput, parsed, understand
 from chordwise.domain.learning.judgments import judge
-from chordwise.domain.learning.truths import Remark, Truth, Verdict
+from chordwise.domain.learning.truths import Remark, Verdict
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import scope as scopes
 from chordwise.pipeline.learning.gold import RecordFile, read_records
@@ -170,18 +170,23 @@ def _read(session: Session, results: Iterable[Row]) -> Mapping[uuid.UUID, Row]:
     return {row["result_id"]: row for row in scopes.read(session, list(by_id.values()))}
 
 
-def _remark(target: Row, entered: FeedbackInput, known: Truth | None = None) -> Remark:
-    return understand(target["answer"], entered, options_from(target["question"]), known)
+def _remark(target: Row, entered: FeedbackInput, earlier: Sequence[Remark] = ()) -> Remark:
+    return understand(target["answer"], entered, options_from(target["question"]), earlier)
+
+
+def _earlier(session: Session, target: Row, entered: FeedbackInput) -> Sequence[Remark]:
+    """Return the remarks on answers to the same question, if the new one depends on them."""
+    is_approved = entered.verdict is Verdict.APPROVED
+    is_of_all, is_of_one = not entered.path, entered.path.startswith("/")
+    if not ((is_of_all and is_approved) or (is_of_one and not is_approved)):
+        return ()
+    on_document = stored_feedback.of_documents(session, [target["document_id"]])
+    about = stored_feedback.applicable(on_document, target["analysis_type"], target["question"])
+    return [stored_feedback.remark(one) for one in about]
 
 
 def _store(session: Session, target: Row, entered: FeedbackInput) -> bool:
-    known, is_approved = None, entered.verdict is Verdict.APPROVED
-    is_of_all, is_of_one = not entered.path, entered.path.startswith("/")
-    if (is_of_all and is_approved) or (is_of_one and not is_approved):
-        known = scopes.truth_about(
-            target, stored_feedback.of_documents(session, [target["document_id"]])
-        )
-    remark = _remark(target, entered, known)
+    remark = _remark(target, entered, _earlier(session, target, entered))
     quote, start, end = _selected(session, target, entered)
     of_target = ("job_id", "document_id", "result_id", "analysis_type", "question")
     return stored_feedback.store(
