@@ -623,10 +623,18 @@ def cells(row: str) -> list[str]:
     if mark == "|":
         parts = _BORDER.split(content.removeprefix("|").removesuffix("|"))
     elif mark and mark != _GAP:
-        parts = next(csv.reader([row.strip("\r\n")], delimiter=mark))
+        parts = _delimited(row, mark)
     else:
         parts = []
     return [part.strip() for part in parts]
+
+
+def _delimited(row: str, mark: str) -> list[str]:
+    """Return the fields of a line of CSV; none if it is not valid, or has a very long one."""
+    try:
+        return next(csv.reader([row.strip("\r\n")], delimiter=mark), [])
+    except csv.Error:
+        return []
 
 
 class RecordTable(NamedTuple):

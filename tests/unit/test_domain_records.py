@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chordwise.domain import chunking
-from chordwise.domain.outline import outline_of
+from chordwise.domain.outline import cells, outline_of
 
 ROWS = 300
 EQUAL = 10
@@ -197,3 +197,20 @@ def test_the_parts_of_a_text_are_in_order_up_to_its_end(text: str) -> None:
 
     assert sorted(set(ends)) == list(ends)
     assert ends[-1] == len(text)
+
+
+@pytest.mark.parametrize(
+    ("row", "parts"),
+    [
+        ('Acme Ltd,"Lyon, France",1000\n', ["Acme Ltd", "Lyon, France", "1000"]),
+        ("| Acme \\| Co | | 1000 |", ["Acme \\| Co", "", "1000"]),
+        ("Acme\tFrance\t1000", ["Acme", "France", "1000"]),
+        ("Acme  France  1000", []),  # blanks may belong to a cell
+        ("No table.", []),
+        (f"a,b,{'x' * 200_000}", []),
+        ("a,b\rc,d", []),
+        ("a,b\nc,d", []),
+    ],
+)
+def test_the_cells_of_a_row_are_those_between_its_marks(row: str, parts: list[str]) -> None:
+    assert cells(row) == parts
