@@ -631,8 +631,7 @@ def cells(row: str) -> list[str]:
 
 def _delimited(row: str, mark: str) -> list[str]:
     """Return the fields of a line of CSV, however long they are; none if it is not valid."""
-    if len(row) > csv.field_size_limit():
-        csv.field_size_limit(len(row))
+    csv.field_size_limit(max(csv.field_size_limit(), len(row)))  # of the process
     try:
         return next(csv.reader([row.strip("\r\n")], delimiter=mark), [])
     except csv.Error:

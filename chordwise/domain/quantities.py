@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import unicodedata
 from collections.abc import Container, Iterable, Iterator
@@ -170,7 +169,6 @@ _WIDE |= str.maketrans("\u066b\u066c\u3000", "., ")
 _SCALED = re.compile(r"(?<![\d,.])(?:\d[\d,]*+(?:\.\d++)?[千万萬만億亿억兆조]){1,6}+(?:\d[\d,]*+)?")
 _PART = re.compile(r"(\d[\d,]*+(?:\.\d++)?)([^\d\s])?")
 _GROUP = 3
-_FEWEST_CELLS = 3
 
 
 def parse_single(text: str) -> Quantity | None:
@@ -220,13 +218,6 @@ def quantities(text: str) -> Iterator[tuple[Quantity, ...]]:
     text, in_words = _in_figures(_FRACTION.sub(_decimal_fraction, _straightened(text)))
     for match in _AMOUNT.finditer(text):
         yield from _quantities(match, text, in_words)
-
-
-def cells_in(text: str) -> Iterator[str]:
-    """Yield the cells of CSV records with at least three cells, none beginning with a blank."""
-    for record in csv.reader(text.splitlines()):
-        if len(record) >= _FEWEST_CELLS and not any(cell[:1].isspace() for cell in record):
-            yield from record
 
 
 def _quantities(

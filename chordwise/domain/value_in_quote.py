@@ -14,14 +14,13 @@ from dataclasses import replace
 from decimal import Decimal
 from functools import lru_cache
 
-from chordwise.domain import grounding, json_values
+from chordwise.domain import grounding, json_values, outline
 from chordwise.domain.dates import dates_in, is_time, month_of, months_in, times_in
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.quantities import (
     TIMES,
     VALUE_WORDS,
     Quantity,
-    cells_in,
     currencies_in,
     currencies_of,
     parse_single,
@@ -174,7 +173,8 @@ def is_positive_in(number: Decimal, quote: str) -> bool:
 @lru_cache(maxsize=64)
 def _all_in(quote: str) -> tuple[Quantity, ...]:
     """Cached, since a quote often supports all values of a row."""
-    parts = (quote, *cells_in(quote), *_FRACTION.findall(quote))
+    cells = itertools.chain.from_iterable(map(outline.cells, quote.splitlines()))
+    parts = (quote, *cells, *_FRACTION.findall(quote))
     return tuple(itertools.chain.from_iterable(itertools.chain(*map(quantities, parts))))
 
 
