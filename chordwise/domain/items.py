@@ -213,6 +213,8 @@ _CUES: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = tuple(
         r"\b(?:agreement|contract|signing) date|\bdate of (?:the |this )?(?:agreement|contract)": (
             r"\bthis\b.{0,150}?\b(?:made|entered|executed|dated|effective|as\s+of)\b"
             r"|^\W*(?:dated|as\s+of)\b|\b(?:signed|executed|witness)\b.{0,80}\bthis\b"
+            r"|^(?!.{0,80}\b(?:whereas|an?|certain|their|under)\b).{0,80}"
+            r"\b(?:agreement|contract|lease)\b.{0,40}\b(?:dated|effective\s+as\s+of)\b"
         ),
         r"effective|start date|commence": r"\beffective\b|\bcommenc|\bshall\s+begin\b",
         r"expir|\bends?\b|terminat\w+ date|until": (
@@ -220,6 +222,9 @@ _CUES: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = tuple(
             r"(?:\b(?:agreement|term|attachment|contract)\b.{0,60}?\b(?:shall|will|is|be)\b.{0,100}?"
             r"\b(?:(?:for|of)\s+(?:an?\s+)?(?:initial\s+)?(?:period|term)\b|until\b|years?\b"
             r"|(?:expir|conclud|end)(?:es?|ing|s)?\s+(?:on|upon)\b)|\bexpir(?:es?|ation\s+date)\b)"
+            r"|\b(?:shall|will)\s+(?:continue|remain|extend|be\s+(?:effective|in\s+\w+))\b.{0,40}?"
+            r"\b(?:until|through|to)\s+(?:\w+\s+\d{1,2},?\s+)?\d"
+            r"|\bagreement\b.{0,100}?\b(?:shall|will)\s+continue\b.{0,40}?\bfor\b"
         ),
         r"\bpart(?:y|ies)\b|between whom": r"\bbetween\b|\bby\s+and\s+among\b",
         r"governing law|applicable law|jurisdiction|which law": (

@@ -313,8 +313,6 @@ def named_elsewhere(text: str, output: JsonObject, task: AnalysisTask) -> list[s
     values that occur in their quotes are compared, and none from the first lines of the document.
     benchmarks/quality.md has the shares of right and of wrong values of which this is true.
     """
-    if task.analysis_type != AnalysisType.EXTRACTION:
-        return []
     lowered = text[:_MAX_SEARCHED].lower()
     paths = []
     for path, entry in quotes_by_path(output):
@@ -391,8 +389,6 @@ def chosen_from_rows(text: str, output: JsonObject, task: AnalysisTask) -> list[
     Such a table has a column with the name of the item. A value is not meant if its row is named
     like the item, as the row of a total.
     """
-    if task.analysis_type != AnalysisType.EXTRACTION:
-        return []
     listed = list(outline.record_tables(text[:_MAX_SEARCHED], _MOST_ROWS))
     paths = []
     for path, entry in quotes_by_path(output) if listed else ():

@@ -314,16 +314,47 @@ def test_a_law_has_the_whole_name_of_its_place(clause: str, law: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "doubts"),
-    [("Anna Weber spoke for Greenpeace.", [Reason.NOT_SUPPORTED]), ("Contoso Ltd.", None)],
+    ("text", "item", "is_doubted"),
+    [
+        ("Anna Weber spoke for Greenpeace.", "organizations: list", True),
+        ("Contoso Ltd.", "organizations: list", False),
+        ("It ends when the buyer pays, as agreed on May 1, 2013.", "expiration date", True),
+        ("It ends when the buyer pays.", "expiration date", False),
+        ("It shall expire on May 1, 2013.", "expiration date", False),
+        ("A non-exclusive license is granted.", "exclusive: yes/no", True),
+        ("Exclusive: no", "exclusive: yes/no", False),
+        ("item,amount,exclusive\nbolts,3,Yes\n", "exclusive: yes/no", False),
+    ],
 )
-def test_organizations_in_prose_are_not_supported(text: str, doubts: list[str] | None) -> None:
-    request = AnalysisRequest(text=text, analysis_type=AnalysisType.EXTRACTION)
+def test_what_the_model_cannot_find_or_guesses_is_not_supported(
+    text: str, item: str, *, is_doubted: bool
+) -> None:
+    request = AnalysisRequest(
+        text=text, analysis_type=AnalysisType.EXTRACTION, specific_instructions=item
+    )
 
     analysis = DocumentAnalyzer(ExtractiveModel()).analyze_document(request)
 
-    assert [fact.doubts for fact in analysis.facts if fact.item == "organizations"] == [doubts]
-    assert ("legal form" in analysis.review_reason) is bool(doubts)
+    assert [fact.doubts for fact in analysis.facts] == [[Reason.NOT_SUPPORTED] * is_doubted or None]
+    assert ("Without a language model" in analysis.review_reason) is is_doubted
+
+
+@pytest.mark.parametrize(
+    ("text", "item", "values"),
+    [
+        ("The term is 2 years, May 1, 2013 - May 3, 2015.", "expiration date", ["May 3, 2015"]),
+        ("It expires on 1 May 2013, to the day.", "expiration date", ["1 May 2013"]),
+        ("It shall be effective until May 8, 2004.", "expiration date", ["May 8, 2004"]),
+        ("RESELLER AGREEMENT DATED JULY 15, 2005", "agreement date", ["JULY 15, 2005"]),
+        ("They amend an Agreement dated July 15, 2005.", "agreement date", []),
+        ("It is between Northwind  Trading, LLC and me.", "parties", ["Northwind  Trading, LLC"]),
+        ("1. Headcount\n2. Staff\n", "headcount: number", []),
+        ("11.7 The headcount of Article 3 is secret.", "headcount: number", []),
+        ("11.7 The headcount of Article 3 is 250.", "headcount: number", ["250"]),
+    ],
+)
+def test_a_value_is_not_what_stands_beside_it(text: str, item: str, values: list[str]) -> None:
+    assert extract(text, item) == {item.partition(":")[0]: values}
 
 
 def test_the_phrases_that_announce_an_item_are_surer_than_its_words() -> None:

@@ -8,11 +8,19 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from itertools import compress
+from itertools import compress, pairwise
 from operator import itemgetter
 from typing import NamedTuple
 
-from chordwise.domain import grounding, items, json_values, typed_values, validation, words
+from chordwise.domain import (
+    dates,
+    grounding,
+    items,
+    json_values,
+    typed_values,
+    validation,
+    words,
+)
 from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED, Extraction
 from chordwise.domain.analysis import claimed_number
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask
@@ -59,16 +67,35 @@ def surest(joined: JsonObject, options: AnalysisOptions) -> JsonObject:
     return {**joined, "fields": kept}
 
 
-def unsupported(output: JsonObject, options: AnalysisOptions) -> list[str]:
-    """Return the paths of organizations that were not found: only those with a legal form are."""
+def unsupported(text: str, output: JsonObject, options: AnalysisOptions) -> list[str]:
+    """Return the paths of items without a value that a text may have all the same.
+
+    Only organizations with a legal form are found, and dates that a known phrase announces: of 21
+    contracts without a value for their expiration date, 12 say when they end.
+    """
     if options.schema is not None:
         return []
-    return [
-        json_values.pointer("/fields", number)
-        for number, entry in enumerate(json_values.objects(output["fields"]))
-        if entry.get("status") == NOT_MENTIONED
-        and ValueKind.ORGANIZATION in item_of(json_values.text(entry.get("item"))).kinds[:1]
-    ]
+    has_dates = any(dates.written_dates(text))
+    paths = []
+    for number, entry in enumerate(json_values.objects(output["fields"])):
+        item = item_of(json_values.text(entry.get("item")))
+        is_date = has_dates and item.needs_cue and ValueKind.DATE in item.kinds
+        if entry.get("status") == NOT_MENTIONED:
+            is_uncertain = is_date or ValueKind.ORGANIZATION in item.kinds[:1]
+            paths += [json_values.pointer("/fields", number)] * is_uncertain
+    return paths
+
+
+def guessed(output: JsonObject, quotes: Iterable[tuple[str, JsonObject]]) -> list[str]:
+    """Return the paths of yes or no that their quotes do not say; `quotes` are by path."""
+    paths = []
+    for path, entry in quotes:
+        value = entry["value"] if "value" in entry else json_values.at(output, path)
+        truth = typed_values.TRUTHS.get(str(value).lower())
+        words_of_quote = words.words(json_values.text(entry.get("quote")))
+        if truth and truth not in map(typed_values.TRUTHS.get, words_of_quote):
+            paths.append(path)
+    return paths
 
 
 def unannounced(quotes: Iterable[tuple[str, JsonObject]]) -> list[str]:
@@ -113,6 +140,9 @@ def _fields(declared: items.DeclaredItem, searchable: SearchableText) -> Iterato
     item = replace(item_of(declared.name), is_list=declared.kind.is_list)
     if declared.type:
         item = replace(item, kinds=_KINDS.get(declared.kind, () if is_open else item.kinds))
+    matches = searchable.find(item)
+    if declared.kind in _KINDS:  # a whole sentence is no number
+        matches = [match for match in matches if (match.value, 1) != match[1:]]
     entries: list[JsonObject] = [
         {
             "status": FOUND,
@@ -120,7 +150,7 @@ def _fields(declared: items.DeclaredItem, searchable: SearchableText) -> Iterato
             "quote": match.quote,
             "confidence": match.confidence,
         }
-        for match in searchable.find(item)
+        for match in matches
         if match.value  # the cell of a form may be empty
     ]
     for entry in entries or [_DENIAL]:
@@ -353,7 +383,7 @@ class SearchableText:
         plain = (ValueKind.NUMBER,) * (ValueKind.MONEY in item.kinds and not item.is_pure)
         for value in self._values((*item.kinds, *plain), text):
             before = text[end : value.start_char]
-            end = value.start_char + len(value.text)
+            end = value.end_char
             last = " ".join(before.split()[-1:])
             if item.is_pure or _SET_OFF.search(before) or (is_loose and words.terms(last)):
                 yield _SEGMENT.split(before.rstrip(_LABEL_ENDS))[-1], value.text, text
@@ -449,10 +479,21 @@ class SearchableText:
         matches = (m for m in words.WORD.finditer(text) if words.stem(m[0].lower()) in item.terms)
         anchor = (cue.end() if cue else max((match.end() for match in matches), default=0)) - 1
         written = self._values(item.kinds, text)
+        if not _ENDS.isdisjoint(item.terms):
+            written = _without_beginnings(written, text)
         return sorted(
             written, key=lambda value: (value.start_char < anchor, abs(value.start_char - anchor))
         )
 
+
+def _without_beginnings(written: Sequence[WrittenValue], text: str) -> list[WrittenValue]:
+    """Leave out values from which a period runs to the next."""
+    gaps = (text[value.end_char : following.start_char] for value, following in pairwise(written))
+    return list(compress(written, [*(_TO.fullmatch(gap) is None for gap in gaps), True]))
+
+
+_ENDS = frozenset(words.terms("end ends ending expiration expiry expires termination until"))
+_TO = re.compile(r",?\s*(?:to|through|until|till|and\s+end\w+(?:\s+on)?|[-–])\s*", re.IGNORECASE)
 
 # The phrase of a sentence that answers a question: a run of words which the question lacks
 _TOKEN = re.compile(r"\w+(?:[-'’.,/–]\w+)*|[$€£%]|[^\w\s]")

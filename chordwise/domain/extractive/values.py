@@ -40,6 +40,11 @@ class WrittenValue(NamedTuple):
     text: str
     start_char: int
 
+    @property
+    def end_char(self) -> int:
+        """The offset of its end."""
+        return self.start_char + len(self.text)
+
 
 _STATE_WORDS = (
     r"(?:(?i:State|Commonwealth|Province|Republic|Kingdom|People['’]s\s+Republic)\s+(?i:of)\s+)?"
@@ -66,6 +71,13 @@ _PATTERNS: dict[ValueKind, re.Pattern[str]] = {
         r"(?<![\w/-])(?=[A-Z/-]*\d)[A-Z0-9][A-Z0-9/-]{2,29}(?![\w/-])"
     ),
 }
+# The number of a clause or of an item in a list, which counts nothing.
+_NUMBER_OF_HEADING = re.compile(
+    r"^[^\S\n]*(?P<number>\d+(?:\.\d+)*)(?:[.)]\s|\s+(?=(?:The|This|Each|Any|No|If|In|All)\b))"
+    r"|\b(?:article|section|clause|paragraph|schedule|exhibit|annex|appendix)s?\s+(?:no\.?\s+)?"
+    r"(?P<reference>\d+(?:\.\d+)*)",
+    re.MULTILINE | re.IGNORECASE,
+)
 
 
 def values(
@@ -82,6 +94,9 @@ def values(
         spans = ((one.start(), _end_of_law(one)) for one in _PATTERNS[kind].finditer(text))
     else:
         spans = map(re.Match.span, _PATTERNS[kind].finditer(text))
+    if kind is ValueKind.NUMBER:
+        headings = [one.span(one.lastgroup or 0) for one in _NUMBER_OF_HEADING.finditer(text)]
+        spans = (span for span in spans if not any(a <= span[0] < b for a, b in headings))
     yield from (WrittenValue(text[start:end], start) for start, end in spans)
 
 
@@ -106,7 +121,7 @@ _WORD = (
     r"|[A-ZÀ-ÖØ-Þ](?:[\w&-]|['’](?!s\b))*)"
 )
 _NAME = re.compile(
-    rf"(?<![\w@])(?:{_WORD})(?:[ \t](?:(?:of the|de|van|von|der|&)[ \t])?{_WORD}){{0,6}}"
+    rf"(?<![\w@])(?:{_WORD})(?:(?:  ?|\t)(?:(?:of the|de|van|von|der|&)[ \t])?{_WORD}){{0,6}}"
     r"(?:,? (?:Inc|Corp|Ltd|LLC|L\.L\.C|L\.P|LP|Co|B\.V|S\.A|N\.V|PLC|GmbH|AG|plc)\b\.?)?"
 )
 _LOCATIVE = re.compile(r"\b(?:in|at|near)\s+(?:the\s+)?$", re.IGNORECASE)

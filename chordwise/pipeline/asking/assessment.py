@@ -33,15 +33,13 @@ class AssessedAnswer:
     """An answer, revised or not, and the result of its critique, which is `None` without one.
 
     `is_merged_by_rule` is true if the synthesis failed and the parts were joined without a model.
-    `named_elsewhere` are the paths of values that another passage names, and `chosen_from_rows`
-    those of values of a table whose rows have different ones.
+    `doubts_of_text` are the reasons to check values that the whole text of the document gives.
     """
 
     answer: Answer
     critique: Critique | None = None
     is_merged_by_rule: bool = False
-    named_elsewhere: Sequence[str] = ()
-    chosen_from_rows: Sequence[str] = ()
+    doubts_of_text: Sequence[Doubt] = ()
 
     def with_unread_records(
         self,
@@ -58,12 +56,7 @@ class AssessedAnswer:
         answer = with_missing_rows(
             self.answer, missing_rows.unread(source, output, task, answered, place)
         )
-        return replace(
-            self,
-            answer=answer,
-            named_elsewhere=trust.named_elsewhere(text, output, task),
-            chosen_from_rows=trust.chosen_from_rows(text, output, task),
-        )
+        return replace(self, answer=answer, doubts_of_text=tuple(self._of_text(text, task)))
 
     def failed_checks(self, task: AnalysisTask) -> tuple[FailedCheck, ...]:
         """Return the checks that the answer fails."""
@@ -101,7 +94,7 @@ class AssessedAnswer:
         losses += [*self._losses(), *missing_rows.gaps(counts)]
         losses += [_OBJECTIONS.get(self.critique.outcome, "")] if self.critique else []
         answered = [part for part in parts if part is not None]
-        flaws = (*self._flaws(task), *self._unsupported(task))
+        flaws = (*self._flaws(task), *self.doubts_of_text)
         values = (*flaws, *self._votes(task), *self._disagreements(answered, task))
         low = self._low(confidence, task)
         doubts = (Doubt(sentence=loss) for loss in losses if loss)
@@ -140,24 +133,28 @@ class AssessedAnswer:
         if mistyped := trust.of_other_type(output, task.options):
             sentence = "Values are not of the types that their items declare."
             yield Doubt(sentence=sentence, reason=Reason.OTHER_TYPE, paths=mistyped)
-        if elsewhere := self.named_elsewhere:
+
+    def _of_text(self, text: str, task: AnalysisTask) -> Iterator[Doubt]:
+        """Yield the reasons that the whole text gives, for the built-in model also its limits."""
+        output = self.answer.output
+        if task.analysis_type != AnalysisType.EXTRACTION:
+            return
+        if elsewhere := trust.named_elsewhere(text, output, task):
             sentence = "Another passage of the document names what was asked for."
             yield Doubt(sentence=sentence, reason=Reason.NAMED_ELSEWHERE, paths=elsewhere)
-        if chosen := self.chosen_from_rows:
+        if chosen := trust.chosen_from_rows(text, output, task):
             sentence = "The rows of a table give different values for one; ask for a list, or "
             yield Doubt(sentence=f"{sentence}{_EACH_ROW}", reason=Reason.ONE_OF_ROWS, paths=chosen)
-
-    def _unsupported(self, task: AnalysisTask) -> Iterator[Doubt]:
-        """Yield what the built-in model cannot find in prose."""
-        is_extraction = task.analysis_type == AnalysisType.EXTRACTION
-        if not is_extraction or self.answer.provider != EXTRACTIVE:
+        if self.answer.provider != EXTRACTIVE:
             return
-        if paths := extractive.unsupported(self.answer.output, task.options):
-            sentence = "Without a language model, only organizations with a legal form are found."
-            yield Doubt(sentence=sentence, reason=Reason.NOT_SUPPORTED, paths=paths)
-        if paths := extractive.unannounced(trust.quotes_by_path(self.answer.output)):
-            sentence = "Without a language model, values that no phrase announces are uncertain."
-            yield Doubt(sentence=sentence, reason=Reason.NOT_SUPPORTED, paths=paths)
+        quotes = list(trust.quotes_by_path(output))
+        for sentence, paths in (
+            (_ONLY_ANNOUNCED, extractive.unsupported(text, output, task.options)),
+            (_UNANNOUNCED, extractive.unannounced(quotes)),
+            (_GUESSED, extractive.guessed(output, quotes)),
+        ):
+            if paths:
+                yield Doubt(sentence=sentence, reason=Reason.NOT_SUPPORTED, paths=paths)
         if lists := extractive.unfilled_lists(task.options):
             sentence = f"Without a language model, no rows are found: {first_few(lists)}."
             yield Doubt(sentence=sentence)
@@ -213,6 +210,12 @@ _OBJECTIONS = {
     CritiqueOutcome.KEPT: "The answer was kept in spite of the objections of a critique.",
 }
 _EACH_ROW = "analyze each row of a CSV, JSONL or workbook as a document (--text-column)."
+_ONLY_ANNOUNCED = (
+    "Without a language model, only organizations with a legal form are found, and dates that a"
+    " known phrase announces."
+)
+_UNANNOUNCED = "Without a language model, values that no phrase announces are uncertain."
+_GUESSED = "Without a language model, yes or no is a guess where the quote does not say it."
 _POINTS = 10
 _FEW = 5
 _QUOTE_CHARACTERS = 80

@@ -40,7 +40,7 @@ from chordwise.readers import contents
 from chordwise.readers.reader_output import Columns
 from chordwise.settings import Profile, Settings
 
-PIPELINE_VERSION = 8
+PIPELINE_VERSION = 9
 """Incremented with each change of the code that changes the answer to the same question."""
 MAX_NAME_LENGTH = 200
 
