@@ -113,11 +113,11 @@ def check(options: AnalysisOptions) -> None:
     """Check the declared types of the items.
 
     Raises:
-        UsageError: There is no such type, or an item has two.
+        UsageError: There is no such type, or an item is declared twice with another type or case.
     """
     first_of: dict[str, str] = {}
     for item in options.items or split(options.instructions):
-        first = first_of.setdefault(without_type(item), item)
+        first = first_of.setdefault(without_type(item).casefold(), item)
         if declared(first) != declared(item):
             hint = "Name one of them differently."
             raise UsageError(f"An item is declared twice: {first}, and {item}.", hint)

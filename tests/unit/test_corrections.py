@@ -300,9 +300,11 @@ def test_a_remark_applies_only_to_the_value_that_it_judged() -> None:
         ("/total", "1,300.50", [1300.5]),
         ("total", "13", [13]),
         ("/paid", "true", [True]),
+        ("/paid", "No", [False]),
         ("/issued", "March 1, 2026", ["2026-03-01"]),
         ("/parties", "Eve", ["Eve"]),
         ("/rows/1/n", "4", [4]),
+        ("rows_1_n", "4", [4]),
     ],
 )
 def test_a_correction_is_converted_to_the_type_in_the_schema(
@@ -325,8 +327,11 @@ def test_a_correction_is_converted_to_the_type_in_the_schema(
     ],
 )
 def test_a_correction_must_fit_the_schema(path: str, typed: JsonValue, complaint: str) -> None:
-    with pytest.raises(UsageError, match=complaint):
+    with pytest.raises(UsageError, match=complaint) as refused:
         corrected_by(path, typed, DATA)
+
+    if "does not fit" in complaint:
+        assert refused.value.hint.startswith('Its schema: {"')
 
 
 @pytest.mark.parametrize(

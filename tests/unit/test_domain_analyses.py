@@ -322,6 +322,8 @@ def test_an_item_has_one_type() -> None:
     item_names.check(AnalysisOptions(items=("fee: money", "fee:Money", "signed: date")))
     with pytest.raises(UsageError, match="declared twice: signed: date, and signed: money"):
         item_names.check(AnalysisOptions(items=("signed: date", "fee", "signed: money")))
+    with pytest.raises(UsageError, match="declared twice: Fee, and fee"):
+        item_names.check(AnalysisOptions(items=("Fee", "signed: date", "fee")))
 
 
 def asked_for(options: AnalysisOptions) -> str:

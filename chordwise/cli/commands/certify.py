@@ -31,6 +31,7 @@ from chordwise.rendering.plain_text import one_line
 
 _WIDTH = 40
 _MAX_LISTED = 20
+_ORDER = "Only checks in the random order of a queue count; other corrections do not."
 
 
 def certify(
@@ -97,7 +98,8 @@ def render(rows: Sequence[Row], scope: Scope, risk: float) -> RenderableType:
         layouts.table(names, wide, right=("Checks",)),
         Group(layouts.folded(names, narrow, right=("Checks",)), *below),
     )
-    return Group(table, *advised)
+    limit = f"At most {rows[0]['certificate'].max_error:.1%} of the accepted may be wrong."
+    return Group(table, *advised, Text(f"{limit} {_ORDER}", style="dim"))
 
 
 def _cells(row: Row) -> Sequence[str]:
@@ -108,7 +110,7 @@ def _cells(row: Row) -> Sequence[str]:
             accepted = f"{certificate.accepted:,} of {certificate.population:,}"
             error = f"≤ {certificate.error_bound:.1%}"
         case CertificationVerdict.IMPOSSIBLE:
-            accepted, error = "not possible", f"base {certificate.error_bound:.1%}"
+            accepted, error = "not possible", f"{certificate.wrong:,} wrong"
         case CertificationVerdict.WITHDRAWN:
             accepted = "withdrawn"
             todo = f"{row['later_wrong']:,} of {row['later_checks']:,} later checks are wrong"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,16 +14,18 @@ from chordwise.domain.analysis import NO_LABEL, AnalysisDefinition, analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.facts import DATA
 from chordwise.domain.items import ColumnKind, DeclaredItem
-from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.fields import FieldValue
 from chordwise.domain.learning.judgments import AnswerWithConfidence
 from chordwise.domain.learning.truths import Remark, Truth, Verdict, from_remarks
 from chordwise.domain.schema_nodes import SchemaNode
-from chordwise.domain.typed_values import is_of_kind, typed
+from chordwise.domain.typed_values import TRUTHS, is_of_kind, typed
 from chordwise.errors import UsageError
 
 _MAX_NAMED = 12
+_MAX_SCHEMA = 300
+_BETWEEN_WORDS = re.compile(r"[_/ ]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +234,8 @@ def _field_at(output: JsonObject, path: str, schema: JsonObject | None) -> str:
     pointed = fields.name_at(output, path)
     if pointed is not None:
         return pointed
-    by_name = {_as_column(name): name for name in known}
+    below = (path for path, _ in json_values.walk(output.get(USER_DATA)) if path)
+    by_name = {_as_column(name): name for name in (*below, *known)}
     meant = path if path in known else by_name.get(_as_column(path), path)
     if not _is_field(output, meant, schema):
         hint = f"It has {', '.join(known[:_MAX_NAMED])}."
@@ -242,11 +246,11 @@ def _field_at(output: JsonObject, path: str, schema: JsonObject | None) -> str:
 
 
 def _as_column(name: str) -> str:
-    return name.strip("/").casefold().replace("_", " ")
+    return _BETWEEN_WORDS.sub(" ", name.strip("/").casefold())
 
 
 def _is_field(output: JsonObject, name: str, schema: JsonObject | None) -> bool:
-    if DATA.path.removeprefix("/") not in output:
+    if USER_DATA not in output:
         return bool(fields.entries(output, name))
     pointer = fields.pointer(name)
     there = dict(json_values.walk(output))
@@ -269,7 +273,10 @@ def _fitting(schema: JsonObject, name: str, value: JsonValue) -> JsonValue:
     }
     if problems := validation.problems({"value": fitting}, around):
         said = "; ".join(problem.removeprefix("/value: ") for problem in problems)
-        raise UsageError(f"The value does not fit {name}: {said}.", "See the schema of the run.")
+        known = json_values.encoded(allowed[0] if len(allowed) == 1 else allowed)
+        more = "…" if len(known) > _MAX_SCHEMA else ""
+        hint = f"Its schema: {known[:_MAX_SCHEMA]}{more}"
+        raise UsageError(f"The value does not fit {name}: {said}.", hint)
     return fitting
 
 
@@ -282,8 +289,8 @@ def _converted(node: SchemaNode, value: JsonValue) -> JsonValue:
         return value if day is None else day.isoformat()
     if not isinstance(value, str) or "string" in node.types:
         return value
-    if "boolean" in node.types and value.casefold() in ("true", "false"):
-        return value.casefold() == "true"
+    if "boolean" in node.types and value.casefold() in TRUTHS:
+        return TRUTHS[value.casefold()] == "true"
     number = typed(value).number if node.types & {"number", "integer"} else None
     if number is None:
         return value
