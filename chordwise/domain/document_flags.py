@@ -103,6 +103,11 @@ def flags(
     return tuple(sorted(flag for group in kinds for flag in islice(group, MAX_FLAGS_OF_KIND)))
 
 
+def has_illegible(passages: Sequence[Flag]) -> bool:
+    """Return whether a part of the document could not be read."""
+    return any(passage.kind is FlagKind.ILLEGIBLE for passage in passages)
+
+
 def review_reason(passages: Sequence[Flag], unseen: str = "") -> str:
     """Return why the document needs review, after the reason for its `unseen` text."""
     reported = [passage for passage in passages if not (unseen and passage.kind in _UNSEEN)]

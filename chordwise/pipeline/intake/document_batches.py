@@ -397,11 +397,11 @@ def _refused(error: ReadError) -> dict[str, object]:
 
 def _accepted(content: ReadText, document_id: uuid.UUID, *, is_again: bool) -> dict[str, object]:
     review = content.review_reason
-    code, hint = failures.PAGES_UNREAD, failures.PAGES_HINT
-    if content.unseen_reason:
+    code, hint = document_flags.REASON, document_flags.HINT
+    if content.unread_reason or document_flags.has_illegible(content.flags):
+        code, hint = failures.PAGES_UNREAD, failures.PAGES_HINT
+    elif content.unseen_reason:
         code, hint = text_normalization.REASON, text_normalization.HINT
-    elif content.flags:
-        code, hint = document_flags.REASON, document_flags.HINT
     return {
         "outcome": IntakeOutcome.DUPLICATE if is_again else IntakeOutcome.ACCEPTED,
         "reason": "same_content_in_run" if is_again else (code if review else None),
