@@ -36,9 +36,9 @@ class Trust(StrEnum):
     """The state of a value; a cell with several values has the first state of any of them.
 
     CHECK: there is a reason to check it. UNREAD: no value was found, and a part of the document
-    was not read. SILENT: all was read, and the document does not mention it. SUPPORTED: nothing
-    speaks against the value. CERTIFIED: accepted by a certificate. CORRECTED and CONFIRMED: a
-    person changed, removed or approved it.
+    was not read, or the built-in model cannot find all such values. SILENT: all was read, and the
+    document does not mention it. SUPPORTED: nothing speaks against the value. CERTIFIED: accepted
+    by a certificate. CORRECTED and CONFIRMED: a person changed, removed or approved it.
     """
 
     CHECK = "check"
@@ -130,6 +130,14 @@ def with_doubts(stated: Iterable[Fact], doubts: Doubts) -> Iterator[Fact]:
         elif fact.path.startswith(_VALUES) and fact.value_in_quote is False:
             reasons.append(Reason.VALUE_NOT_IN_QUOTE)
         yield replace(fact, doubts=list(dict.fromkeys(reasons))) if reasons else fact
+
+
+def is_to_check(value: object, doubts: object) -> bool:
+    """Return whether the list of doubts of a value is a reason to check it.
+
+    A value that the built-in model has not found is `unread`.
+    """
+    return bool(doubts) and (value is not None or doubts != [Reason.NOT_SUPPORTED])
 
 
 def quotes_by_path(output: JsonObject) -> Iterator[tuple[str, JsonObject]]:

@@ -239,7 +239,9 @@ def _analysis(
     confidence, counts, doubts = examined.assessment([part.output for part in parts], task)
     by_path = trust.by_path(doubts, output, task.analysis_type)
     stated = tuple(trust.with_doubts(facts.facts(output, analysis), by_path))
-    needs_review = trust.WHOLE in by_path or any(fact.doubts for fact in stated)
+    needs_review = trust.WHOLE in by_path or any(
+        trust.is_to_check(fact.value, fact.doubts) for fact in stated
+    )
     return Analysis(
         text=text,
         output=output,
@@ -248,7 +250,7 @@ def _analysis(
         quality=examined.quality(task),
         coverage=missing_rows.share(answer.missing_rows),
         needs_review=needs_review,
-        review_reason=" ".join(doubt.sentence for doubt in doubts) if needs_review else "",
+        review_reason=" ".join(filter(None, (doubt.sentence for doubt in doubts))),
         chunk_count=len(parts),
         provider=answer.provider,
         model=answer.model,

@@ -94,7 +94,7 @@ class Count:
 
     `documents` are those in the rows of the table, `matching` those in the result. `unread` could
     not be read or have no answer yet, `silent` do not mention a column, and in `unsure` nothing was
-    found for it, which is to be checked; all three are outside of the result. `outdated` are files
+    found for it, which is not certain; all three are outside of the result. `outdated` are files
     that were read in an earlier version and cannot be read now. `notes` are sentences about what
     else a reader has to know.
 
@@ -350,7 +350,7 @@ WHERE value IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {_MAX_SAMPLES
         others = of_state["other"] + of_state["silent"] + of_state["unsure"]
         checks = self._checks(connection, plan, matching + others)
         supported = sum(row["trust"] != Trust.CHECK for row in matching)
-        doubted = sum(row["trust"] == Trust.CHECK for row in others)
+        doubted = sum(row["trust"] in (Trust.CHECK, Trust.UNREAD) for row in others)
         certain = supported + len(others) - doubted
         open_inside = supported - sum(row["trust"] in _DECIDED for row in matching)
         open_outside = certain - supported - sum(row["trust"] in _DECIDED for row in others)
@@ -432,9 +432,9 @@ LEFT JOIN answer_trust AS a ON a.job_id = d.job_id
 GROUP BY d.document_id, d.job_id, d.document, d.source, d.status, a.is_read, a.trust
 ORDER BY d.source"""
         unread = " OR ".join(f"coalesce({trust}, 'unread') = 'unread'" for trust in trusts)
-        unread = unread or f"t.status NOT IN {_READ}"
+        unread = f"a.is_read IS NOT TRUE AND ({unread})" if unread else f"t.status NOT IN {_READ}"
         absences = [
-            f"{_field(name)} IS NULL AND {_field(f'{name}_trust')} = 'check'"
+            f"{_field(name)} IS NULL AND {_field(f'{name}_trust')} IN ('check', 'unread')"
             f" AND NOT {self._is_unclear(name)}"
             for name in names
         ]
@@ -445,7 +445,8 @@ ORDER BY d.source"""
     CASE WHEN {unread} OR {unclear} THEN 'unread'
         WHEN {" AND ".join(conditions) or "true"} THEN 'matching'
         WHEN {unsure} THEN 'unsure' WHEN {silent} THEN 'silent' ELSE 'other' END AS state
-FROM {_view(self.name)} AS t {"WHERE " * bool(below)}{below} ORDER BY t.source"""
+FROM {_view(self.name)} AS t LEFT JOIN answer_trust AS a ON a.job_id = t.job_id
+{"WHERE " * bool(below)}{below} ORDER BY t.source"""
 
     def _checks(self, connection: Connection, plan: Plan, documents: Sequence[Row]) -> Row:
         """Return how many documents without a doubt were checked, and how many have an error."""
@@ -584,7 +585,7 @@ def account(count: Count) -> Iterator[str]:
     if count.unsure:
         names = _named(count.unsure, reason=False)
         number = counted(len(count.unsure), "document")
-        yield f"Nothing found, which is to be checked: {number}: {names}"
+        yield f"Nothing found, which is not certain: {number}: {names}"
     if count.is_full:
         yield f"Rows: the first {len(count.rows):,}; there can be more."
     if count.plan.columns:

@@ -168,16 +168,19 @@ WHERE job_id = %(job_id)s AND field = coalesce(%(field)s, field)
 ORDER BY kept_start_char, path, other_start_char"""
 """The other values of the chunks of a job, of all fields or of one."""
 ABSENCES = """SELECT concat(
-    CASE WHEN bool_or(trust = 'unread') THEN 'Not all was read for: ' ELSE 'Not mentioned: ' END,
+    CASE WHEN NOT bool_or(trust = 'unread') THEN 'Not mentioned: '
+        WHEN is_read THEN 'Not found without a language model: '
+        ELSE 'Not all was read for: ' END,
     string_agg(field, ', ' ORDER BY path),
     '; read: ' || to_char(characters_read, 'FM999,999,999,990') || ' of '
         || to_char(character_count, 'FM999,999,999,990') || ' characters in '
         || answered_chunks || ' of ' || chunk_count || ' chunks',
     '; ' || nullif(votes, 1) || ' votes agree to ' || round(min(agreement)::numeric * 100) || ' %%'
 ) AS sentence
-FROM absences
+FROM absences, LATERAL (SELECT is_read FROM answer_trust WHERE job_id = %(job_id)s) AS a
 WHERE job_id = %(job_id)s AND field = coalesce(%(field)s, field)
-GROUP BY trust = 'unread', characters_read, character_count, answered_chunks, chunk_count, votes
+GROUP BY trust = 'unread', is_read, characters_read, character_count, answered_chunks, chunk_count,
+    votes
 ORDER BY 1"""
 """What was read for the fields that the answer of a job does not have, or for one of them."""
 FACTS = Relation(

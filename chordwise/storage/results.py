@@ -37,7 +37,7 @@ from chordwise.domain.learning import corrections, fields, truths
 from chordwise.domain.learning.judgments import AnswerWithConfidence, is_refuted
 from chordwise.domain.learning.truths import Truth
 from chordwise.domain.states import JobStatus
-from chordwise.domain.trust import WHOLE, with_doubts
+from chordwise.domain.trust import WHOLE, is_to_check, with_doubts
 from chordwise.storage import documents
 from chordwise.storage import feedback as stored_feedback
 from chordwise.storage.jobs import Job
@@ -141,7 +141,9 @@ class NewResult:
         rows = _rows_of(result.job_id, with_doubts(stated, doubts))
         first = list(itertools.islice(rows, FACTS_AT_ONCE))
         if len(first) < FACTS_AT_ONCE:
-            result.needs_review = WHOLE in doubts or any("doubts" in row for row in first)
+            result.needs_review = WHOLE in doubts or any(
+                is_to_check(row.get("value"), row.get("doubts")) for row in first
+            )
         batches = _batches(rows)
         return cls(
             job_id=result.job_id,

@@ -335,6 +335,7 @@ def _create_trust() -> None:
             WHEN verdict IN ('approved', 'seen') THEN 'confirmed'::trust
             WHEN verdict IN ('corrected', 'rejected') THEN 'corrected'::trust
             WHEN accepted AND (value IS NOT NULL OR is_read) THEN 'certified'::trust
+            WHEN value IS NULL AND doubts = '{not supported}' THEN 'unread'::trust
             WHEN doubts IS NOT NULL THEN 'check'::trust
             WHEN value IS NOT NULL AND confidence < accept_from THEN 'check'::trust
             WHEN value IS NOT NULL THEN 'supported'::trust

@@ -649,9 +649,9 @@ def test_an_absence_to_be_checked_is_not_silent(settings: Settings) -> None:
     assert silent["rows"] == [{"documents": 0}]
     assert silent["documents"]["at_most"] == 1
     printed = output_of("ask", "count notes by organization").out
-    assert "Nothing found, which is to be checked: 1 document: 1.txt" in printed
+    assert "Nothing found, which is not certain: 1 document: 1.txt" in printed
     by_law = output_of("ask", "count notes by law").out
-    assert ("Silent: 2 documents: " in by_law, "to be checked" in by_law) == (True, False)
+    assert ("Silent: 2 documents: " in by_law, "not certain" in by_law) == (True, False)
 
 
 def test_a_list_that_was_not_searched_is_not_silent(settings: Settings) -> None:

@@ -149,7 +149,7 @@ class AssessedAnswer:
             return
         quotes = list(trust.quotes_by_path(output))
         for sentence, paths in (
-            (_ONLY_ANNOUNCED, extractive.unsupported(text, output, task.options)),
+            ("", extractive.unsupported(text, output, task.options)),
             (_UNANNOUNCED, extractive.unannounced(quotes)),
             (_GUESSED, extractive.guessed(output, quotes)),
         ):
@@ -210,10 +210,6 @@ _OBJECTIONS = {
     CritiqueOutcome.KEPT: "The answer was kept in spite of the objections of a critique.",
 }
 _EACH_ROW = "analyze each row of a CSV, JSONL or workbook as a document (--text-column)."
-_ONLY_ANNOUNCED = (
-    "Without a language model, only organizations with a legal form are found, and dates that a"
-    " known phrase announces."
-)
 _UNANNOUNCED = "Without a language model, values that no phrase announces are uncertain."
 _GUESSED = "Without a language model, yes or no is a guess where the quote does not say it."
 _POINTS = 10

@@ -27,7 +27,7 @@ from chordwise.storage.answer_tables import SCHEMA, AnswerTable
 _COLORS: Mapping[str, str] = {Trust.CHECK: "#FFE699", Trust.UNREAD: "#D9D9D9"}
 _NOTES: Mapping[str, str] = {
     Trust.CHECK: "To check",
-    Trust.UNREAD: "A part of the document was not read.",
+    Trust.UNREAD: "A part of the document was not read, or only searched without a language model.",
 }
 _NUMBERS = (ColumnKind.NUMBER, ColumnKind.MONEY, ColumnKind.BOOLEAN)
 _TYPED = (*_NUMBERS, ColumnKind.DATE)

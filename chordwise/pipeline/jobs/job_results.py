@@ -190,7 +190,7 @@ def _result(job: JobInput, parts: Sequence[EndedChunk], examined: AssessedAnswer
         agreement=answer.agreement,
         critique=examined.critique.to_json() if examined.critique else None,
         needs_review=bool(doubts),
-        review_reason=" ".join(doubt.sentence for doubt in doubts) or None,
+        review_reason=" ".join(filter(None, (doubt.sentence for doubt in doubts))) or None,
         doubts=trust.by_path(doubts, output, task.analysis_type) or None,
         missing_rows=as_json(answer.missing_rows),
         row_counts=counts,
