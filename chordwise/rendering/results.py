@@ -226,7 +226,7 @@ def _marks(result: Row) -> Iterator[str]:
 _VALUE_WIDTH = 80
 _MARKS = {
     Trust.CHECK: ("?", "yellow", "to check"),
-    Trust.UNREAD: ("–", "dim", "not read"),
+    Trust.UNREAD: ("–", "dim", "not known"),
     Trust.SILENT: ("∅", "dim", "not mentioned"),
     Trust.CERTIFIED: ("✓", "green", "accepted"),
     Trust.CORRECTED: ("✎", "cyan", "corrected"),

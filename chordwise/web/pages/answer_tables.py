@@ -43,7 +43,7 @@ _WORKBOOKS = BoundedSemaphore(2)
 _OFFSET = re.compile(r"[0-9]{1,9}")
 STATES = {
     "check": "to check",
-    "unread": "not read",
+    "unread": "not known",
     "silent": "not mentioned",
     "supported": "supported",
     "certified": "certified",
