@@ -646,20 +646,52 @@ class RecordTable(NamedTuple):
 
 
 def record_tables(text: str, most_rows: int | None = None) -> Iterator[RecordTable]:
-    """Yield the tables of a text with at least three columns, each with a name without a number.
+    """Yield the tables of a text in which each column has a name without a number.
 
-    Only the first rows of a table are read if `most_rows` is given.
+    One with two columns has several rows, with numbers of one form in a column; others may have a
+    name and its value in each row. Only the first rows are read if `most_rows` is given.
     """
     for table in tables(text):
         first_line = text[slice(*table.header)].partition("\n")[0]
         names = [] if NUMBER.search(first_line) else cells(first_line)
-        if len(names) >= _FEWEST_COLUMNS and all(names):
-            body = text[table.start : table.end]
-            rows = []
-            for start, end in islice(whole_lines(body), most_rows):
-                if len(row := cells(body[start:end])) == len(names):
-                    rows.append((row, (table.start + start, table.start + end)))
+        if not names or not all(names):
+            continue
+        body = text[table.start : table.end]
+        rows = []
+        for start, end in islice(whole_lines(body), most_rows):
+            if len(row := cells(body[start:end])) == len(names):
+                rows.append((row, (table.start + start, table.start + end)))
+        if len(names) >= _FEWEST_COLUMNS or _has_numbers_of_one_form(rows):
             yield RecordTable(names, rows)
+
+
+_NUMBER_IN_CELL = re.compile(r"\d[\d.,'’ ]*|\b[A-Z]{3}\b|[$€£¥]|\b[A-Z][a-z]{2,8}(?=\.?,? \d)")
+"""A number, a currency or a month."""
+
+
+def _has_numbers_of_one_form(rows: Sequence[tuple[Sequence[str], Span]]) -> bool:
+    columns = zip(*(row for row, _ in rows), strict=True)
+    forms = ({_NUMBER_IN_CELL.sub("0", cell) for cell in column} for column in columns)
+    return len(rows) > 1 and any(len(form) == 1 and "0" in min(form) for form in forms)
+
+
+_MEMBER = re.compile(
+    r'"(?P<key>[^"\n]{1,60})"\s*+:\s*+(?:"(?P<string>(?:[^"\\\n]|\\.)*+)"|(?P<number>-?\d[\d.eE+-]*+))'
+    r"|<(?P<tag>[\w:-]{1,60})>(?P<content>[^<>]{1,500})</(?P=tag)>"
+    r'|\s(?P<name>[\w:-]{1,60})="(?P<attribute>[^"<>\n]{1,500})"'
+)
+_JOINTS = re.compile(r"[_:-]+|(?<=[a-z])(?=[A-Z])")
+
+
+def members(text: str) -> Iterator[tuple[str, str, Span]]:
+    """Yield the names, values and spans of the members of JSON objects and of XML elements.
+
+    A name is in words: “due date” of `due_date` and `dueDate`. Other texts have none.
+    """
+    if text.lstrip()[:1] in ("{", "[", "<"):
+        for match in _MEMBER.finditer(text):
+            name, value, *_ = (group for group in match.groups() if group is not None)
+            yield _JOINTS.sub(" ", name), value, match.span()
 
 
 def _spaced(line: str) -> tuple[str, int]:
@@ -718,9 +750,9 @@ def table_header(text: str, place: int) -> Span | None:
 
     `None` if no table continues, or if its header is too long to be repeated.
     """
-    line = text[place : text.find("\n", place) % (len(text) + 1)]
+    line = text[text.rfind("\n", 0, place) + 1 : text.find("\n", place) % (len(text) + 1)]
     may_be_row = '"' in line or _TABLE_RULE.match(line) or (line.strip() and _spaced(line)[0])
-    if not place or text[place - 1] != "\n" or not may_be_row:
+    if not place or not may_be_row:
         return None
     listed = tables(text)
     number = bisect_right(listed, place, key=itemgetter(1)) - 1

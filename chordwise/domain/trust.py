@@ -392,18 +392,26 @@ _MOST_ROWS = 1_000
 
 
 def chosen_from_rows(text: str, output: JsonObject, task: AnalysisTask) -> list[str]:
-    """Return the paths of single values from tables whose rows give different values for them.
+    """Return the paths of single values from records that give different values for them.
 
-    Such a table has a column with the name of the item. A value is not meant if its row is named
-    like the item, as the row of a total.
+    A table has a column with the name of the item, JSON or XML members. A value of a table is not
+    meant if its row is named like the item, as the row of a total.
     """
     listed = list(outline.record_tables(text[:_MAX_SEARCHED], _MOST_ROWS))
+    members = [
+        (frozenset(terms(name)), value.casefold(), span)
+        for name, value, span in outline.members(text[:_MAX_SEARCHED])
+    ]
     paths = []
-    for path, entry in quotes_by_path(output) if listed else ():
+    for path, entry in quotes_by_path(output) if listed or members else ():
         item_terms = frozenset(terms(_single_name(path, entry, task.options)))
         span = json_values.span_of(entry)
         if item_terms and span:
-            paths += [path for table in listed if _is_chosen_from_rows(table, item_terms, span)]
+            of_name = [(value, at) for names, value, at in members if item_terms == names]
+            is_meant = any(at[0] < span[1] and span[0] < at[1] for _, at in of_name)
+            is_chosen = is_meant and len({value for value, _ in of_name}) > 1
+            if is_chosen or any(_is_chosen_from_rows(table, item_terms, span) for table in listed):
+                paths.append(path)
     return paths
 
 

@@ -338,6 +338,7 @@ def test_a_correction_must_fit_the_schema(path: str, typed: JsonValue, complaint
     ("item", "value", "complaint"),
     [
         ("headcount: number", "abc", "“abc” is not a number, which headcount declares."),
+        ("headcount: number", "1.500", "“1.500” is not a number, or can be read in two ways,"),
         ("fee: money", "a lot", "is not an amount of money"),
         ("paid: yes/no", "in part", "is not yes or no"),
         ("signed: date", "spring", "is not a date"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
 
@@ -352,6 +353,16 @@ def test_what_the_model_cannot_find_or_guesses_is_not_supported(
         ("1. Headcount\n2. Staff\n", "headcount: number", []),
         ("11.7 The headcount of Article 3 is secret.", "headcount: number", []),
         ("11.7 The headcount of Article 3 is 250.", "headcount: number", ["250"]),
+        ("It commences on May 1, 2015 and expires in 1 year.", "expiration date", ["1 year"]),
+        ("It shall begin now, and continue through May 1, 2015.", "effective date", []),
+        ("The interest rate is 4.25%.", "interest rate: number", ["4.25%"]),
+        ("The annual fee is 1,250.00 a year.", "annual fee: money", ["1,250.00"]),
+        ("The annual fee is due within 30 days.", "annual fee: money", []),
+        ("Governing law: Germany", "governing law", ["Germany"]),
+        ("| Governing law | Germany |\n| Fee | 5 EUR |\n", "governing law", ["Germany"]),
+        ("Fees:\n* EUR 1\n* EUR 2\n\nDues:\n* EUR 3\n", "fees: list", ["EUR 1", "EUR 2"]),
+        ("1. Firm: A\nStatus: paid\n\n2. Firm: B\nStatus: open\n", "statuses", ["paid", "open"]),
+        ("Firms:\n* Alder GmbH\n* Birch GmbH\n", "firms: list", ["Alder GmbH", "Birch GmbH"]),
     ],
 )
 def test_a_value_is_not_what_stands_beside_it(text: str, item: str, values: list[str]) -> None:
@@ -641,3 +652,27 @@ def test_a_cell_of_yes_or_no_is_the_value(cell: str, value: str) -> None:
     (field,) = json_values.objects(answered["fields"])
 
     assert (field["value"], field["quote"]) == (value, f"Acme Ltd,France,{cell}")
+
+
+@pytest.mark.parametrize("rows", [2, 1_500])
+@pytest.mark.parametrize("header", ["company,fee", "company,note,fee"])
+def test_all_rows_of_a_table_are_read_also_in_later_chunks(header: str, rows: int) -> None:
+    note = "in short," if "note" in header else ""
+    text = "".join(f"Firm {n} GmbH,{note}EUR {n}.50\n" for n in range(rows))
+    request = AnalysisRequest(
+        text=f"{header}\n{text}",
+        analysis_type=AnalysisType.EXTRACTION,
+        specific_instructions="companies: list, fees: list",
+    )
+
+    analysis = DocumentAnalyzer(ExtractiveModel()).analyze_document(request)
+
+    assert Counter(fact.item for fact in analysis.facts) == {"companies": rows, "fees": rows}
+
+
+def test_a_row_cut_between_chunks_hides_no_later_row() -> None:
+    cut = 'dolor",EUR 1\nBirch GmbH,short,EUR 2\n'
+
+    searchable = SearchableText(cut, "company,note,fee")
+
+    assert [match.value for match in searchable.find(item_of("fees"))] == ["EUR 2"]

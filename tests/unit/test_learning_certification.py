@@ -199,6 +199,15 @@ def test_a_certificate_says_which_answers_need_no_check(
     assert outlook(**asdict(made)) == expected
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"), [(1, "the only one is checked"), (2, "all 2 are checked")]
+)
+def test_a_certificate_asks_for_no_check_of_what_is_checked(size: int, expected: str) -> None:
+    answers = [ScoredAnswer(0.5, is_right=False) for _ in range(size)]
+
+    assert outlook(**asdict(certify(seen(answers, size), MAX_ERROR, RISK))) == expected
+
+
 @pytest.mark.parametrize("checks", range(40, 200, 20))
 def test_the_next_answers_to_check_are_not_all_certified(checks: int) -> None:
     """They are of a larger set, or there are none."""

@@ -86,6 +86,9 @@ Acme Ltd,France,1000
 Beta GmbH,Germany,2000
 Total,,3000
 """
+PAIRS = "| Company | Fee |\n|---|---|\n| Acme Ltd | EUR 5.50 |\n| Beta GmbH | USD 6 |\n"
+BILLS = '[{"company": "Acme Ltd", "billTotal": 5}, {"company": "Beta", "billTotal": 6}]'
+ELEMENTS = '<l><bill company="Acme Ltd"><fee>5</fee></bill><bill company="Beta"/></l>'
 
 
 @pytest.mark.parametrize(
@@ -100,6 +103,14 @@ Total,,3000
         ("company", "Acme Ltd", ROWS.replace("Beta GmbH", "Acme Ltd")[:-12], False),
         ("company", "Acme Ltd", ROWS.replace(",", " | "), True),
         ("company", "Acme Ltd", "Company,Acme Ltd\nCountry,France\nTotal,3000\n", False),
+        ("company", "Acme Ltd", PAIRS, True),
+        ("company", "Acme Ltd", "Company,Acme Ltd\nFee,EUR 5\nTerm,2 years\n", False),
+        ("company", "Acme Ltd", BILLS, True),
+        ("bill total", "5", BILLS, True),
+        ("total", "5", BILLS, False),
+        ("company", "Acme Ltd", ELEMENTS, True),
+        ("fee", "5", ELEMENTS, False),
+        ("company", "Acme Ltd", f"Quoted: {BILLS}", False),
     ],
 )
 def test_a_value_of_one_of_several_rows_is_doubted(

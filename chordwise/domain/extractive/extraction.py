@@ -30,7 +30,7 @@ from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, Sentence
 from chordwise.domain.extractive.values import NAMES, ValueKind, WrittenValue, values
 from chordwise.domain.items import ColumnKind, cue_of, kind_of
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.outline import record_tables
+from chordwise.domain.outline import cells, record_tables
 from chordwise.domain.schema_nodes import MAX_DEPTH, SchemaNode
 from chordwise.domain.words import LEXICON
 
@@ -40,7 +40,7 @@ _DENIAL: JsonObject = {"status": NOT_MENTIONED, "value": None, "quote": None, "c
 
 def analyze(task: AnalysisTask) -> JsonObject:
     """Search for each item, or fill in the user's own schema."""
-    searchable = SearchableText(task.text)
+    searchable = SearchableText(task.text, task.header)
     if task.options.schema is not None:
         walk = _Walk(root=task.options.schema, searchable=searchable)
         data = walk.members(SchemaNode.root_of(walk.root), "", 0)
@@ -70,8 +70,8 @@ def surest(joined: JsonObject, options: AnalysisOptions) -> JsonObject:
 def unsupported(text: str, output: JsonObject, options: AnalysisOptions) -> list[str]:
     """Return the paths of items without a value that a text may have all the same.
 
-    Only organizations with a legal form are found, and dates that a known phrase announces: of 21
-    contracts without a value for their expiration date, 12 say when they end.
+    Only organizations with a legal form are found, and dates that a known phrase announces: of 23
+    contracts without a value for their expiration date, 14 say when they end.
     """
     if options.schema is not None:
         return []
@@ -277,9 +277,10 @@ _SURE = 5
 _HEADING_TERMS = 6
 _LABEL_SHARE = 0.5
 _LABEL_ENDS = " \t\n:=#"
-_LABEL = re.compile(r"^\W*+([^:=\t\n]{1,60}?)(?:\s*+[:=]|[^\S\t]*+\t)\s*+(?=\S)(.+)$", re.DOTALL)
+_LABEL = re.compile(r"^\W*+([^:=\t\n]{1,60}?)(?:\s*+[:=|]|[^\S\t]*+\t)\s*+(?=\S)(.+)$", re.DOTALL)
+_ITEM_MARK = re.compile(r"\s*[*•·▪–-]\s+")
 _CAPTION = re.compile(r"\([^()]{3,}\)")
-_SET_OFF = re.compile(r"[:=#\t]\s*$")
+_SET_OFF = re.compile(r"[:=#|\t]\s*$")
 _SEGMENT = re.compile(r"[.;|,(]\s|\t|\n|\s{3}")
 _PATTERN_KINDS = {
     ValueKind.EMAIL,
@@ -289,6 +290,9 @@ _PATTERN_KINDS = {
     ValueKind.PERCENT,
     ValueKind.LAW,
 }
+_SHOWN_BY_FORM = _PATTERN_KINDS - {ValueKind.LAW}
+_MARKS_OF_ITEMS = "*•·▪–-"
+_LONGEST_PLACE = 4
 
 
 class Match(NamedTuple):
@@ -300,12 +304,17 @@ class Match(NamedTuple):
 
 
 class SearchableText:
-    """A text that is prepared once for searching many items."""
+    """A text that is prepared once for searching many items.
 
-    def __init__(self, text: str) -> None:
+    `header` is that of the table that continues at its beginning.
+    """
+
+    def __init__(self, text: str, header: str = "") -> None:
         self._text = text
         self._sentences = sentences(text)
-        self._record_tables = list(record_tables(text))
+        self._above = list(_places_above(self._sentences))
+        self._with_header = f"{header}\n{_from_whole_row(text, header)}" if header else text
+        self._record_tables = list(record_tables(self._with_header))
         self._rarity = ranking.inverse_document_frequencies([one.terms for one in self._sentences])
         # A capitalized word that the text also has in lower case is not a name.
         bare = (word.strip('.,;:()"“”') for word in text.split())
@@ -332,7 +341,8 @@ class SearchableText:
         near.sort(key=lambda match: 0 if item.question else -match.confidence)
         unlike: dict[str, Match] = {}
         for match in [*labelled, *near]:
-            unlike.setdefault(" ".join(match.value.casefold().split()), match)
+            value = _bare(item, match.value)
+            unlike.setdefault(" ".join(value.casefold().split()), match._replace(value=value))
         return list(unlike.values())[: None if item.is_list else limit]
 
     def passages(self, item: Item, limit: int) -> list[Sentence]:
@@ -361,7 +371,7 @@ class SearchableText:
         for table in self._record_tables:
             are_named = [item.is_named(words.terms(name)) for name in table.names]
             for row, (start, end) in table.rows if any(are_named) else ():
-                quote = self._text[start:end].strip()
+                quote = self._with_header[start:end].strip()
                 for cell in filter(None, compress(row, are_named)):
                     unlike.setdefault(cell.casefold(), Match(cell, quote, _SURE))
         return list(unlike.values())
@@ -387,16 +397,20 @@ class SearchableText:
             last = " ".join(before.split()[-1:])
             if item.is_pure or _SET_OFF.search(before) or (is_loose and words.terms(last)):
                 yield _SEGMENT.split(before.rstrip(_LABEL_ENDS))[-1], value.text, text
-            above = self._sentences[place - 1].text if place else ""
+            place_above = self._above[place] if item.is_list else place - 1
+            above = self._sentences[place_above].text if place else ""
             is_label = above and not _CAPTION.fullmatch(above)
-            if is_label and not text[: value.start_char].strip(_LABEL_ENDS):
-                yield above, value.text, self._joined(place - 1) or text
-        if not end and _PATTERN_KINDS.isdisjoint(item.kinds):
+            if is_label and not text[: value.start_char].strip(_LABEL_ENDS + _MARKS_OF_ITEMS):
+                joined = self._joined(place_above) if place_above + 1 == place else ""
+                yield above, value.text, joined or text
+        if not end and _SHOWN_BY_FORM.isdisjoint(item.kinds):
             quote = text if not text.endswith(":") else self._joined(place)
             match = _LABEL.match(quote)
             label = words.terms(match[1]) if match else []
             if match and label and item.known.issuperset(label):
-                yield match[1], _SEGMENT.split(match[2])[0].strip(), quote
+                value_text = _SEGMENT.split(match[2])[0].strip(" |")
+                if ValueKind.LAW not in item.kinds or len(value_text.split()) <= _LONGEST_PLACE:
+                    yield match[1], value_text, quote
 
     def _captioned(self, item: Item, place: int) -> Iterator[tuple[str, str, str]]:
         """Yield captions in brackets on a line below their value, as in forms."""
@@ -478,22 +492,63 @@ class SearchableText:
         cue = item.cue and item.cue.search(text)
         matches = (m for m in words.WORD.finditer(text) if words.stem(m[0].lower()) in item.terms)
         anchor = (cue.end() if cue else max((match.end() for match in matches), default=0)) - 1
-        written = self._values(item.kinds, text)
-        if not _ENDS.isdisjoint(item.terms):
-            written = _without_beginnings(written, text)
+        by_kind = (list(values(kind, text, self._ordinary)) for kind in item.kinds)
+        written = next(filter(None, (_of_item(item, listed, text) for listed in by_kind)), [])
+        if not written and ValueKind.MONEY in item.kinds:
+            plain = values(ValueKind.NUMBER, text, self._ordinary)
+            written = [value for value in plain if _AMOUNT.fullmatch(value.text)]
         return sorted(
             written, key=lambda value: (value.start_char < anchor, abs(value.start_char - anchor))
         )
 
 
-def _without_beginnings(written: Sequence[WrittenValue], text: str) -> list[WrittenValue]:
-    """Leave out values from which a period runs to the next."""
-    gaps = (text[value.end_char : following.start_char] for value, following in pairwise(written))
-    return list(compress(written, [*(_TO.fullmatch(gap) is None for gap in gaps), True]))
+def _of_item(item: Item, written: Sequence[WrittenValue], text: str) -> list[WrittenValue]:
+    """Leave out the beginnings of periods for an item that is an end, and ends for a beginning."""
+    is_end, is_start = (not one.isdisjoint(item.terms) for one in (_ENDS, _STARTS))
+    if is_end == is_start:
+        return list(written)
+    other = _AT_START if is_end else _AT_END
+    gaps = [text[one.end_char : following.start_char] for one, following in pairwise(written)]
+    return [
+        value
+        for value, gap in zip(written, [*gaps, ""], strict=False)
+        if not (is_end and _TO.fullmatch(gap)) and not other.search(text, 0, value.start_char)
+    ]
+
+
+def _bare(item: Item, value: str) -> str:
+    """Return a value without the mark of an item in a list, and without the name of its item."""
+    bare = value[mark.end() :] if (mark := _ITEM_MARK.match(value)) else value
+    label = _LABEL.match(bare)
+    return label[2] if label and item.is_named(words.terms(label[1])) else bare
+
+
+def _from_whole_row(text: str, header: str) -> str:
+    """Return a text from its first line with the columns of a header; a row may be cut before."""
+    first, _, rest = text.partition("\n")
+    names = cells(header.partition("\n")[0])
+    return text if not names or len(cells(first)) == len(names) else rest
+
+
+def _places_above(listed: Sequence[Sentence]) -> Iterator[int]:
+    """Yield for each sentence the place of the one above it, or above the list that it is in."""
+    above, was_item = -1, False
+    for place, sentence in enumerate(listed):
+        is_item = _ITEM_MARK.match(sentence.text) is not None
+        above = above if is_item and was_item else place - 1
+        was_item = is_item
+        yield above
 
 
 _ENDS = frozenset(words.terms("end ends ending expiration expiry expires termination until"))
+_STARTS = frozenset(words.terms("effective start starts beginning begins commencement"))
 _TO = re.compile(r",?\s*(?:to|through|until|till|and\s+end\w+(?:\s+on)?|[-–])\s*", re.IGNORECASE)
+_BETWEEN = r"(?:\s+(?:as|of|on|the|date|day|and|is)\b)*\W*\Z"
+_AT_START = re.compile(
+    rf"\b(?:commenc\w+|begin\w*|start\w*|effective|from|dated|since){_BETWEEN}", re.IGNORECASE
+)
+_AT_END = re.compile(rf"\b(?:until|through|expir\w+|end\w*|terminat\w+){_BETWEEN}", re.IGNORECASE)
+_AMOUNT = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|-?\d+\.\d\d")
 
 # The phrase of a sentence that answers a question: a run of words which the question lacks
 _TOKEN = re.compile(r"\w+(?:[-'’.,/–]\w+)*|[$€£%]|[^\w\s]")

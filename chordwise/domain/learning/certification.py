@@ -184,6 +184,8 @@ def outlook(
             every = "the only one has" if acceptable == 1 else f"all {acceptable:,} have"
             further = f", {more:,} more" if checks else ""
             return f"too few to save checks: {every} to be checked{further}"
+        case CertificationVerdict.IMPOSSIBLE if checks == population:
+            return "the only one is checked" if checks == 1 else f"all {checks:,} are checked"
         case CertificationVerdict.IMPOSSIBLE:
             return f"at least {must_review:.1%} must be reviewed"
         case _:

@@ -19,6 +19,7 @@ from chordwise.domain.learning import fields
 from chordwise.domain.learning.fields import FieldValue
 from chordwise.domain.learning.judgments import AnswerWithConfidence
 from chordwise.domain.learning.truths import Remark, Truth, Verdict, from_remarks
+from chordwise.domain.quantities import quantities
 from chordwise.domain.schema_nodes import SchemaNode
 from chordwise.domain.typed_values import TRUTHS, is_of_kind, typed
 from chordwise.errors import UsageError
@@ -128,10 +129,11 @@ def _of_field(
         entered = replace(entered, verdict=Verdict.CORRECTED)  # to the others
     is_row = isinstance(json_values.at(answer.output, f"{DATA.path}{name}"), dict)
     if entered.verdict is Verdict.CORRECTED and entered.value is None and is_row:
-        raise UsageError(
-            f"{name} is an object and cannot be corrected to null.",
-            "To remove a row, correct the list: --correct '/lines=[…]'.",
-        )
+        hint = "To remove a row, correct the list: --correct '/lines=[…]'."
+        if not any(map(str.isdecimal, json_values.steps(name))):
+            members = SchemaNode.root_of(schema or {}).at(name).properties
+            hint = f"Correct its members: {', '.join(f'{name}/{member}' for member in members)}."
+        raise UsageError(f"{name} is an object and cannot be corrected to null.", hint)
     if entered.verdict is Verdict.CORRECTED and schema is not None:
         entered = replace(entered, value=_fitting(schema, name, entered.value))
     elif schema is None and (item := items.of(options).get(name)) is not None:
@@ -218,6 +220,9 @@ def _refuse_other_type(item: DeclaredItem, value: JsonValue, hint: str) -> None:
     """Refuse a value that the column of an item cannot hold, so that its cell would be empty."""
     if item.type and fields.keys(value) and not is_of_kind(value, item.kind):
         what = items.TYPES[item.type][1]
+        if any(len(readings) > 1 for readings in quantities(json_values.text_of(value) or "")):
+            what = f"{what}, or can be read in two ways,"
+            hint = "Write thousands without a separator, such as 1234.5."
         raise UsageError(f"“{value}” is not {what}, which {item.name} declares.", hint)
 
 
@@ -238,7 +243,9 @@ def _field_at(output: JsonObject, path: str, schema: JsonObject | None) -> str:
     by_name = {_as_column(name): name for name in (*below, *known)}
     meant = path if path in known else by_name.get(_as_column(path), path)
     if not _is_field(output, meant, schema):
-        hint = f"It has {', '.join(known[:_MAX_NAMED])}."
+        declared = SchemaNode.root_of(schema).properties if schema else ()
+        listed = list(dict.fromkeys((*known, *map(fields.pointer, declared))))
+        hint = f"It has {', '.join(listed[:_MAX_NAMED])}."
         if near := difflib.get_close_matches(_as_column(path), by_name, n=1):
             hint = f"Did you mean “{by_name[near[0]]}”?"
         raise UsageError(f"The answer has no field “{path}”.", hint)
