@@ -20,6 +20,7 @@ from chordwise.domain.analyses.extraction import COUNTS
 from chordwise.domain.analysis import RowCount, analysis_for
 from chordwise.domain.analysis_tasks import AnalysisTask
 from chordwise.domain.grounding import Source
+from chordwise.domain.items import noun_of
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.outline import Span, label_of, tables, whole_lines, without_mark
 from chordwise.domain.places import Places
@@ -330,9 +331,13 @@ def _missing(
     number = sum(group.number for group in records) - (count.number - located)
     few = max(_MAX_UNREAD, _MAX_UNREAD_SHARE * (count.number + number))
     is_dense = min(number, max((group.longest for group in records), default=0)) >= DENSE
-    is_clear = number > 0 and any(group.is_clear and group.runs for group in records)
-    # The entries around the values of an item may say anything, as the clauses around two parties.
-    are_values = path.startswith(_ITEMS)
+    # The entries around the values of an item may say anything, as the clauses around two parties;
+    # “invoices of May” may be a few adjacent rows of a table, and “invoices” are all of them.
+    are_values, name = path.startswith(_ITEMS), json_values.steps(path)[-1]
+    are_all = are_values and noun_of(name) == name
+    is_clear = number > 0 and any(
+        group.runs and (group.is_clear or (group.is_rest and are_all)) for group in records
+    )
     if not is_clear and (are_values or not (is_dense or number > few)):
         return None
     left = sorted(span for group in records for run in group.runs for span in run)

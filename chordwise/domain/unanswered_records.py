@@ -28,6 +28,7 @@ _MIN_ROWS, _MANY_ROWS = 2, 3
 _LEAST_SHARE, _LEAST_SHARE_OF_WORDS = 0.5, 0.75
 _LEAST_ENTRIES_BY_ROW = 0.8
 _MIN_ENTRIES, _MANY_ENTRIES = 4, 8
+_MANY_ADJACENT = 10
 _LINES_BETWEEN = 6
 _LONGEST_ITEM = 200
 _YEARS = re.compile(r"(?:(?:19|20)\d\d[.,]?)++")
@@ -60,12 +61,14 @@ _ADDED = re.compile(
 class UnreadRecords:
     """Records without a row: runs of their entries, about `entries_each` a record.
 
-    `is_clear` is set if there are many rows, and if they are most of the records of the list.
+    `is_clear` is set if there are many rows, and if they are most of the records of the list, and
+    `is_rest` if those with a row are adjacent in a table.
     """
 
     runs: Sequence[Sequence[Span]] = ()
     entries_each: float = 1.0
     is_clear: bool = False
+    is_rest: bool = False
 
     @property
     def number(self) -> int:
@@ -212,7 +215,12 @@ class TextEntries:
         records = [[self._entries[number] for number in run] for run in runs]
         spans = [[(one.start + offset, one.end + offset) for one in run] for run in records]
         entries_each = max(1.0, len(taken) / count)
-        return UnreadRecords(runs=spans, entries_each=entries_each, is_clear=is_clear)
+        return UnreadRecords(
+            runs=spans,
+            entries_each=entries_each,
+            is_clear=is_clear,
+            is_rest=form.kind is EntryKind.ROW and _are_adjacent(taken, members),
+        )
 
     def _blocks(
         self, numbers: Sequence[int], taken: Collection[int], *, has_gaps: bool
@@ -322,6 +330,13 @@ class TextEntries:
     def _is_speaker(self, entry: OutlineEntry) -> bool:
         line = self._source.text[entry.start : entry.end].strip()
         return entry.form.kind is EntryKind.NAMED and outline.is_short(line)
+
+
+def _are_adjacent(taken: Collection[int], members: Iterable[int]) -> bool:
+    """Return whether many rows follow each other, so that they are a part and no selection."""
+    first, last = min(taken), max(taken)
+    between = sum(first <= number <= last for number in members)
+    return len(taken) >= _MANY_ADJACENT and len(taken) >= _LEAST_ENTRIES_BY_ROW * between
 
 
 def _capitals(line: str) -> tuple[bool, ...]:

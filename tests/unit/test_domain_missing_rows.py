@@ -637,6 +637,26 @@ def test_values_of_a_list_of_names_are_counted() -> None:
     assert missing == [f"2 of {len(PEOPLE)} values of `people`"]
 
 
+@pytest.mark.parametrize(
+    ("kept", "item", "missing"),
+    [
+        (range(12), "firms", [f"12 of {COUNT} values of `firms`"]),
+        (range(20, 35), "firms", [f"15 of {COUNT} values of `firms`"]),
+        (range(12), "firms in May", []),
+        (range(0, COUNT, 4), "firms", []),
+        (range(4), "firms", []),
+    ],
+)
+def test_a_part_of_a_table_is_no_selection_of_its_rows(
+    kept: Sequence[int], item: str, missing: list[str]
+) -> None:
+    """A model that answers one part of a table only has not read the others."""
+    records = [f"Firm {number},small,{number}.50\n" for number in range(COUNT)]
+    values = [(item, f"Firm {number}", records[number].strip()) for number in kept]
+
+    assert of_items("".join(["name,size,fee\n", *records]), *values) == missing
+
+
 def test_only_items_that_ask_for_several_values_are_compared_with_records() -> None:
     """A document may have many lines of the form of its only governing law."""
     text = "".join(f"Governing law: the law of {name}.\n" for name in PEOPLE)
