@@ -350,6 +350,7 @@ def test_what_the_model_cannot_find_or_guesses_is_not_supported(
         ("RESELLER AGREEMENT DATED JULY 15, 2005", "agreement date", ["JULY 15, 2005"]),
         ("They amend an Agreement dated July 15, 2005.", "agreement date", []),
         ("It is between Northwind  Trading, LLC and me.", "parties", ["Northwind  Trading, LLC"]),
+        ("Between Acme Ltd. and those of the Enterprise Lease.", "parties", ["Acme Ltd."]),
         ("1. Headcount\n2. Staff\n", "headcount: number", []),
         ("11.7 The headcount of Article 3 is secret.", "headcount: number", []),
         ("11.7 The headcount of Article 3 is 250.", "headcount: number", ["250"]),

@@ -134,6 +134,10 @@ _LOOK_BACK = 12
 _UNSPACED = re.compile(r"\S+")
 _CONNECTED = re.compile(r"(?:\s+(?:AND|OF|THE))+$")
 _BEFORE_NAMES = STOPWORDS | frozenset(LEXICON["words"]["before_names"])
+_DOCUMENTS = frozenset(
+    ("act", "addendum", "agreement", "amendment", "code", "contract", "exhibit", "lease", "license")
+)
+"""The last words of names of documents, which may begin like companies."""
 _ENDING_PLACE = STOPWORDS - {"and", "of", "the"}
 
 
@@ -173,6 +177,8 @@ def _with_ordinary_word(text: str, first: int, start: int) -> int:
 def _kind_of_name(name: str, before: str, ordinary: AbstractSet[str]) -> ValueKind | None:
     listed = [part.replace(".", "").strip(",'’").lower() for part in name.split()]
     parts = set(listed)
+    if listed[-1] in _DOCUMENTS:
+        return None
     if len(parts) > 1 and not parts.isdisjoint(FORMS):
         # “a Delaware Corporation” is no name.
         proper = " ".join(part for part in listed if part not in FORMS)
