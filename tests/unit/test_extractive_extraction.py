@@ -354,6 +354,8 @@ def test_what_the_model_cannot_find_or_guesses_is_not_supported(
         ("1. Headcount\n2. Staff\n", "headcount: number", []),
         ("11.7 The headcount of Article 3 is secret.", "headcount: number", []),
         ("11.7 The headcount of Article 3 is 250.", "headcount: number", ["250"]),
+        ("Headcount:\n250.\n", "headcount: number", ["250"]),
+        ("Headcount:\n12 in all\n", "headcount: number", ["12"]),
         ("It commences on May 1, 2015 and expires in 1 year.", "expiration date", ["1 year"]),
         ("It shall begin now, and continue through May 1, 2015.", "effective date", []),
         ("The interest rate is 4.25%.", "interest rate: number", ["4.25%"]),

@@ -73,7 +73,7 @@ _PATTERNS: dict[ValueKind, re.Pattern[str]] = {
 }
 # The number of a clause or of an item in a list, which counts nothing.
 _NUMBER_OF_HEADING = re.compile(
-    r"^[^\S\n]*(?P<number>\d+(?:\.\d+)*)(?:[.)]\s|\s+(?=(?:The|This|Each|Any|No|If|In|All)\b))"
+    r"^[^\S\n]*(?P<number>\d+(?:\.\d+)*)(?:[.)][^\S\n]+(?=\S)|[^\S\n]+(?-i:(?=(?:The|This|Each|Any|No|If|In|All)\b)))"
     r"|\b(?:article|section|clause|paragraph|schedule|exhibit|annex|appendix)s?\s+(?:no\.?\s+)?"
     r"(?P<reference>\d+(?:\.\d+)*)",
     re.MULTILINE | re.IGNORECASE,

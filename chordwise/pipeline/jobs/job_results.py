@@ -189,7 +189,7 @@ def _result(job: JobInput, parts: Sequence[EndedChunk], examined: AssessedAnswer
         coverage=covered * missing_rows.share(answer.missing_rows),
         agreement=answer.agreement,
         critique=examined.critique.to_json() if examined.critique else None,
-        needs_review=bool(doubts),
+        needs_review=any(doubt.sentence for doubt in doubts),
         review_reason=" ".join(filter(None, (doubt.sentence for doubt in doubts))) or None,
         doubts=trust.by_path(doubts, output, task.analysis_type) or None,
         missing_rows=as_json(answer.missing_rows),
