@@ -452,4 +452,4 @@ DURATION = re.compile(
     rf"(?:(?:{_QUALIFIERS})\s+)?(?:day|{pattern_of(_UNITS_OF_TIME)})\b",
     re.IGNORECASE,
 )
-NUMBER = re.compile(rf"(?<![\w.])-?\d[\d,]*+(?:\.\d++)?+(?:[\s-]{SCALE})?(?![\d%])")
+NUMBER = re.compile(rf"(?<![\w.])-?\d++(?:,\d++)*+(?:\.\d++)?+(?:[\s-]{SCALE})?(?![\d%])")

@@ -359,6 +359,7 @@ def test_what_the_model_cannot_find_or_guesses_is_not_supported(
         ("It commences on May 1, 2015 and expires in 1 year.", "expiration date", ["1 year"]),
         ("It shall begin now, and continue through May 1, 2015.", "effective date", []),
         ("The interest rate is 4.25%.", "interest rate: number", ["4.25%"]),
+        ("The headcount is 1,250, as of May.", "headcount: number", ["1,250"]),
         ("The annual fee is 1,250.00 a year.", "annual fee: money", ["1,250.00"]),
         ("The annual fee is due within 30 days.", "annual fee: money", []),
         ("Governing law: Germany", "governing law", ["Germany"]),
