@@ -20,7 +20,6 @@ from chordwise.domain.analyses.extraction import COUNTS
 from chordwise.domain.analysis import RowCount, analysis_for
 from chordwise.domain.analysis_tasks import AnalysisTask
 from chordwise.domain.grounding import Source
-from chordwise.domain.items import noun_of
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.outline import Span, label_of, tables, whole_lines, without_mark
 from chordwise.domain.places import Places
@@ -332,9 +331,9 @@ def _missing(
     few = max(_MAX_UNREAD, _MAX_UNREAD_SHARE * (count.number + number))
     is_dense = min(number, max((group.longest for group in records), default=0)) >= DENSE
     # The entries around the values of an item may say anything, as the clauses around two parties;
-    # “invoices of May” may be a few adjacent rows of a table, and “invoices” are all of them.
+    # “unpaid invoices” may be a few adjacent rows of a table, and “invoices” are all of them.
     are_values, name = path.startswith(_ITEMS), json_values.steps(path)[-1]
-    are_all = are_values and noun_of(name) == name
+    are_all = are_values and " " not in name
     is_clear = number > 0 and any(
         group.runs and (group.is_clear or (group.is_rest and are_all)) for group in records
     )

@@ -21,6 +21,8 @@ from operator import itemgetter
 from statistics import median
 from typing import NamedTuple
 
+from chordwise.domain import words
+
 Span = tuple[int, int]
 
 LINE = re.compile(r"[^\n]*+(?:\n|$)")
@@ -661,37 +663,33 @@ def record_tables(text: str, most_rows: int | None = None) -> Iterator[RecordTab
         for start, end in islice(whole_lines(body), most_rows):
             if len(row := cells(body[start:end])) == len(names):
                 rows.append((row, (table.start + start, table.start + end)))
-        if len(names) >= _FEWEST_COLUMNS or _has_numbers_of_one_form(rows):
+        if len(names) >= _FEWEST_COLUMNS or _has_numbers_of_one_form(names, rows):
             yield RecordTable(names, rows)
 
 
 _NUMBER_IN_CELL = re.compile(r"\d[\d.,'’ ]*|\b[A-Z]{3}\b|[$€£¥]|\b[A-Z][a-z]{2,8}(?=\.?,? \d)")
 """A number, a currency or a month."""
-
-
-def _has_numbers_of_one_form(rows: Sequence[tuple[Sequence[str], Span]]) -> bool:
-    columns = zip(*(row for row, _ in rows), strict=True)
-    forms = ({_NUMBER_IN_CELL.sub("0", cell) for cell in column} for column in columns)
-    return len(rows) > 1 and any(len(form) == 1 and "0" in min(form) for form in forms)
-
-
-_MEMBER = re.compile(
-    r'"(?P<key>[^"\n]{1,60})"\s*+:\s*+(?:"(?P<string>(?:[^"\\\n]|\\.)*+)"|(?P<number>-?\d[\d.eE+-]*+))'
-    r"|<(?P<tag>[\w:-]{1,60})>(?P<content>[^<>]{1,500})</(?P=tag)>"
-    r'|\s(?P<name>[\w:-]{1,60})="(?P<attribute>[^"<>\n]{1,500})"'
+_NAMING_NUMBERS = frozenset(
+    words.stem(word)
+    for kind in ("date", "money", "number")
+    for word in words.LEXICON["kinds"][kind]
 )
-_JOINTS = re.compile(r"[_:-]+|(?<=[a-z])(?=[A-Z])")
 
 
-def members(text: str) -> Iterator[tuple[str, str, Span]]:
-    """Yield the names, values and spans of the members of JSON objects and of XML elements.
+def _has_numbers_of_one_form(
+    names: Sequence[str], rows: Sequence[tuple[Sequence[str], Span]]
+) -> bool:
+    """Return whether a column has a name of numbers, and only such; a form has values of any kind.
 
-    A name is in words: “due date” of `due_date` and `dueDate`. Other texts have none.
+    “Fee” names numbers, and “Acme Ltd” beside “Company” in the first row of a form does not.
     """
-    if text.lstrip()[:1] in ("{", "[", "<"):
-        for match in _MEMBER.finditer(text):
-            name, value, *_ = (group for group in match.groups() if group is not None)
-            yield _JOINTS.sub(" ", name), value, match.span()
+    columns = zip(names, zip(*(row for row, _ in rows), strict=True), strict=False)
+    forms = (
+        {_NUMBER_IN_CELL.sub("0", cell) for cell in column}
+        for name, column in columns
+        if not _NAMING_NUMBERS.isdisjoint(words.terms(name))
+    )
+    return len(rows) > 1 and any(len(form) == 1 and "0" in min(form) for form in forms)
 
 
 def _spaced(line: str) -> tuple[str, int]:

@@ -6,9 +6,11 @@ reasons are collected here, when an answer is stored.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeAlias
@@ -394,25 +396,53 @@ _MOST_ROWS = 1_000
 def chosen_from_rows(text: str, output: JsonObject, task: AnalysisTask) -> list[str]:
     """Return the paths of single values from records that give different values for them.
 
-    A table has a column with the name of the item, JSON or XML members. A value of a table is not
-    meant if its row is named like the item, as the row of a total.
+    A table has a column with the name of the item. A value is not meant if its row is named like
+    the item, as the row of a total. In JSON, objects of a list have members of that name, and no
+    object outside of lists has one.
     """
-    listed = list(outline.record_tables(text[:_MAX_SEARCHED], _MOST_ROWS))
-    members = [
-        (frozenset(terms(name)), value.casefold(), span)
-        for name, value, span in outline.members(text[:_MAX_SEARCHED])
+    singles = [
+        (path, json_values.text(entry.get("quote")), names, span)
+        for path, entry in quotes_by_path(output)
+        if (names := frozenset(terms(_single_name(path, entry, task.options))))
+        and (span := json_values.span_of(entry))
     ]
-    paths = []
-    for path, entry in quotes_by_path(output) if listed or members else ():
-        item_terms = frozenset(terms(_single_name(path, entry, task.options)))
-        span = json_values.span_of(entry)
-        if item_terms and span:
-            of_name = [(value, at) for names, value, at in members if item_terms == names]
-            is_meant = any(at[0] < span[1] and span[0] < at[1] for _, at in of_name)
-            is_chosen = is_meant and len({value for value, _ in of_name}) > 1
-            if is_chosen or any(_is_chosen_from_rows(table, item_terms, span) for table in listed):
-                paths.append(path)
-    return paths
+    if not singles:
+        return []
+    searched = text[:_MAX_SEARCHED]
+    listed = list(outline.record_tables(searched, _MOST_ROWS))
+    by_name = _values_of_lists(searched)
+    return [
+        path
+        for path, quote, names, span in singles
+        if any(_is_chosen_from_rows(table, names, span) for table in listed)
+        or (len(values := by_name.get(names, ())) > 1 and any(value in quote for value in values))
+    ]
+
+
+def _values_of_lists(text: str) -> Mapping[frozenset[str], AbstractSet[str]]:
+    """Return the values of members that only objects in lists of JSON have, by their words."""
+    try:
+        whole: JsonValue = json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            whole = [json.loads(line) for line in text.splitlines() if line.strip()]
+        except (ValueError, RecursionError):
+            return {}
+    in_lists: dict[frozenset[str], set[str]] = defaultdict(set)
+    outside: set[frozenset[str]] = set()
+    words_of: dict[str, frozenset[str]] = {}
+    for path, value in json_values.scalars(whole):
+        *above, name = json_values.steps(path) or [""]
+        if name not in words_of:
+            words_of[name] = frozenset(terms(_JOINTS.sub(" ", name)))
+        if any(map(str.isdecimal, above)):
+            in_lists[words_of[name]].add(text_of(value) or "")
+        else:
+            outside.add(words_of[name])
+    return {name: values - {""} for name, values in in_lists.items() if name not in outside}
+
+
+_JOINTS = re.compile(r"[_:-]+|(?<=[a-z])(?=[A-Z])")
 
 
 def _is_chosen_from_rows(

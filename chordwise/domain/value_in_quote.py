@@ -170,11 +170,14 @@ def is_positive_in(number: Decimal, quote: str) -> bool:
 # Numbers
 
 
+_FEWEST_CELLS = 3  # of two, one comma may be of a number
+
+
 @lru_cache(maxsize=64)
 def _all_in(quote: str) -> tuple[Quantity, ...]:
     """Cached, since a quote often supports all values of a row."""
-    cells = itertools.chain.from_iterable(map(outline.cells, quote.splitlines()))
-    parts = (quote, *cells, *_FRACTION.findall(quote))
+    rows = [row for row in map(outline.cells, quote.splitlines()) if len(row) >= _FEWEST_CELLS]
+    parts = (quote, *itertools.chain.from_iterable(rows), *_FRACTION.findall(quote))
     return tuple(itertools.chain.from_iterable(itertools.chain(*map(quantities, parts))))
 
 

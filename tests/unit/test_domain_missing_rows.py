@@ -642,7 +642,7 @@ def test_values_of_a_list_of_names_are_counted() -> None:
     [
         (range(12), "firms", [f"12 of {COUNT} values of `firms`"]),
         (range(20, 35), "firms", [f"15 of {COUNT} values of `firms`"]),
-        (range(12), "firms in May", []),
+        (range(12), "unpaid firms", []),
         (range(0, COUNT, 4), "firms", []),
         (range(4), "firms", []),
     ],

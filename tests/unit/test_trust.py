@@ -88,7 +88,7 @@ Total,,3000
 """
 PAIRS = "| Company | Fee |\n|---|---|\n| Acme Ltd | EUR 5.50 |\n| Beta GmbH | USD 6 |\n"
 BILLS = '[{"company": "Acme Ltd", "billTotal": 5}, {"company": "Beta", "billTotal": 6}]'
-ELEMENTS = '<l><bill company="Acme Ltd"><fee>5</fee></bill><bill company="Beta"/></l>'
+BILL = '{"fee": 9, "lines": [{"fee": 4, "tax": 1}, {"fee": 5, "tax": 2}], "end": {"tax": 3}}'
 
 
 @pytest.mark.parametrize(
@@ -108,9 +108,12 @@ ELEMENTS = '<l><bill company="Acme Ltd"><fee>5</fee></bill><bill company="Beta"/
         ("company", "Acme Ltd", BILLS, True),
         ("bill total", "5", BILLS, True),
         ("total", "5", BILLS, False),
-        ("company", "Acme Ltd", ELEMENTS, True),
-        ("fee", "5", ELEMENTS, False),
+        ("company", "Acme Ltd", BILLS[1:-1].replace("}, ", "}\n"), True),
+        ("fee", "9", BILL, False),
+        ("tax", "1", BILL, False),
         ("company", "Acme Ltd", f"Quoted: {BILLS}", False),
+        ("company", "Acme Ltd", "Company,Acme Ltd\nFee,EUR 5\nRebate,EUR 2\n", False),
+        ("company", "Acme Ltd", "| Company | Acme Ltd |\n|---|---|\n| A | 5 |\n| B | 6 |\n", False),
     ],
 )
 def test_a_value_of_one_of_several_rows_is_doubted(

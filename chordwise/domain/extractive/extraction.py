@@ -87,13 +87,16 @@ def unsupported(text: str, output: JsonObject, options: AnalysisOptions) -> list
 
 
 def guessed(output: JsonObject, quotes: Iterable[tuple[str, JsonObject]]) -> list[str]:
-    """Return the paths of yes or no that their quotes do not say; `quotes` are by path."""
+    """Return the paths of yes or no that their quotes do not say; `quotes` are by path.
+
+    A quote says it in a cell, or after a label; “no” in a sentence may belong to another word.
+    """
     paths = []
     for path, entry in quotes:
         value = entry["value"] if "value" in entry else json_values.at(output, path)
         truth = typed_values.TRUTHS.get(str(value).lower())
-        words_of_quote = words.words(json_values.text(entry.get("quote")))
-        if truth and truth not in map(typed_values.TRUTHS.get, words_of_quote):
+        said = _TRUTH.findall(json_values.text(entry.get("quote")))
+        if truth and truth not in {typed_values.TRUTHS[word.lower()] for word in said}:
             paths.append(path)
     return paths
 
@@ -496,7 +499,7 @@ class SearchableText:
         written = next(filter(None, (_of_item(item, listed, text) for listed in by_kind)), [])
         if not written and ValueKind.MONEY in item.kinds:
             plain = values(ValueKind.NUMBER, text, self._ordinary)
-            written = [value for value in plain if _AMOUNT.fullmatch(value.text)]
+            written = [value for value in plain if _is_stated_amount(item, value, text)]
         return sorted(
             written, key=lambda value: (value.start_char < anchor, abs(value.start_char - anchor))
         )
@@ -516,6 +519,13 @@ def _of_item(item: Item, written: Sequence[WrittenValue], text: str) -> list[Wri
     ]
 
 
+def _is_stated_amount(item: Item, value: WrittenValue, text: str) -> bool:
+    """Return whether a number is a sum without a currency: “the annual fee is 1,250.00”."""
+    before = _STATED.search(text, 0, value.start_char)
+    is_stated = before is not None and words.stem(before[1].lower()) in item.terms
+    return is_stated and _AMOUNT.fullmatch(value.text) is not None
+
+
 def _bare(item: Item, value: str) -> str:
     """Return a value without the mark of an item in a list, and without the name of its item."""
     bare = value[mark.end() :] if (mark := _ITEM_MARK.match(value)) else value
@@ -527,7 +537,8 @@ def _from_whole_row(text: str, header: str) -> str:
     """Return a text from its first line with the columns of a header; a row may be cut before."""
     first, _, rest = text.partition("\n")
     names = cells(header.partition("\n")[0])
-    return text if not names or len(cells(first)) == len(names) else rest
+    is_whole = len(cells(first)) == len(names) and first.count('"') % 2 == 0
+    return text if not names or is_whole else rest
 
 
 def _places_above(listed: Sequence[Sentence]) -> Iterator[int]:
@@ -548,6 +559,7 @@ _AT_START = re.compile(
     rf"\b(?:commenc\w+|begin\w*|start\w*|effective|from|dated|since){_BETWEEN}", re.IGNORECASE
 )
 _AT_END = re.compile(rf"\b(?:until|through|expir\w+|end\w*|terminat\w+){_BETWEEN}", re.IGNORECASE)
+_STATED = re.compile(r"(\w+)\s+(?:is|are|was|were|of)\s+\Z")
 _AMOUNT = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|-?\d+\.\d\d")
 
 # The phrase of a sentence that answers a question: a run of words which the question lacks
@@ -621,6 +633,9 @@ _KINDS = {
     ColumnKind.NUMBER: (ValueKind.NUMBER, ValueKind.PERCENT),
 }
 _NUMBER_KINDS = (ValueKind.MONEY, ValueKind.PERCENT, ValueKind.NUMBER)
+_TRUTH = re.compile(
+    rf"(?:^|[:=|,;\t])\s*({'|'.join(typed_values.TRUTHS)})\s*(?=[|,;\t.]|$)", re.IGNORECASE
+)
 _NEGATION = re.compile(r"\b(?:not|no|never|neither|nor|without|none)\b|n['’]t\b", re.IGNORECASE)
 _TYPES = ("object", "array", "boolean", "integer", "number", "string")
 _PROBE = "chordwise_probe"

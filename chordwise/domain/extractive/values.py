@@ -73,10 +73,13 @@ _PATTERNS: dict[ValueKind, re.Pattern[str]] = {
 }
 # The number of a clause or of an item in a list, which counts nothing.
 _NUMBER_OF_HEADING = re.compile(
-    r"^[^\S\n]*(?P<number>\d+(?:\.\d+)*)(?:[.)][^\S\n]+(?=\S)|[^\S\n]+(?-i:(?=(?:The|This|Each|Any|No|If|In|All)\b)))"
-    r"|\b(?:article|section|clause|paragraph|schedule|exhibit|annex|appendix)s?\s+(?:no\.?\s+)?"
-    r"(?P<reference>\d+(?:\.\d+)*)",
-    re.MULTILINE | re.IGNORECASE,
+    r"^[^\S\n]*(?P<number>\d{1,2}(?:\.\d+)*)(?:[.)][^\S\n]+(?=\S)"
+    r"|[^\S\n]+(?=(?:The|This|Each|Any|No|If|In|All)\b))"
+    r"|\b(?:[Ss]ection|[Cc]lause|[Pp]aragraph|Article|Schedule|Exhibit|Annex|Appendix)s?\s+"
+    r"(?P<reference>\d+(?:\.\d+)*)"
+    r"|\b(?:SECTION|CLAUSE|PARAGRAPH|ARTICLE|SCHEDULE|EXHIBIT|ANNEX|APPENDIX)\s+"
+    r"(?P<capitals>\d+(?:\.\d+)*)",
+    re.MULTILINE,
 )
 
 
@@ -95,8 +98,8 @@ def values(
     else:
         spans = map(re.Match.span, _PATTERNS[kind].finditer(text))
     if kind is ValueKind.NUMBER:
-        headings = [one.span(one.lastgroup or 0) for one in _NUMBER_OF_HEADING.finditer(text)]
-        spans = (span for span in spans if not any(a <= span[0] < b for a, b in headings))
+        headings = {one.start(one.lastgroup or 0) for one in _NUMBER_OF_HEADING.finditer(text)}
+        spans = (span for span in spans if span[0] not in headings)
     yield from (WrittenValue(text[start:end], start) for start, end in spans)
 
 
@@ -121,7 +124,7 @@ _WORD = (
     r"|[A-ZÀ-ÖØ-Þ](?:[\w&-]|['’](?!s\b))*)"
 )
 _NAME = re.compile(
-    rf"(?<![\w@])(?:{_WORD})(?:(?:  ?|\t)(?:(?:of the|de|van|von|der|&)[ \t])?{_WORD}){{0,6}}"
+    rf"(?<![\w@])(?:{_WORD})(?:[ \t](?:(?:of the|de|van|von|der|&)[ \t])?{_WORD}){{0,6}}"
     r"(?:,? (?:Inc|Corp|Ltd|LLC|L\.L\.C|L\.P|LP|Co|B\.V|S\.A|N\.V|PLC|GmbH|AG|plc)\b\.?)?"
 )
 _LOCATIVE = re.compile(r"\b(?:in|at|near)\s+(?:the\s+)?$", re.IGNORECASE)
