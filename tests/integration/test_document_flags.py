@@ -140,12 +140,8 @@ def test_flagged_passages_are_stored_and_the_results_need_review(settings: Setti
     assert clean.rows(reasons) == [("suspicious_passages",)]
 
 
-def test_what_a_document_with_unread_pages_does_not_mention_is_not_silent(
-    settings: Settings, tmp_path: Path
-) -> None:
-    """The term may be on the scanned page."""
-    file = tmp_path / "lease.pdf"
-    file.write_bytes(joined(pdf([shown("The fee is 5 EUR.")]), scan("The term is long.")))
+def with_a_fee_only(settings: Settings, file: Path) -> Pipeline:
+    """Return a pipeline with an answer about a file that has a fee, and no term."""
     with Reader(ReaderSettings()) as reader:
         document = reader.read(file)
     fields = [a_field("fee", "5 EUR", 9, quote="The fee is 5 EUR"), a_field("term", None, 9)]
@@ -153,13 +149,26 @@ def test_what_a_document_with_unread_pages_does_not_mention_is_not_silent(
     asked = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(items=("fee", "term")))
 
     pipeline.analyze(document, options=replace(asked, save_as="leases"))
+    return pipeline
+
+
+CELLS = "SELECT fee_trust, term_trust, needs_review FROM answers.leases"
+
+
+def test_what_a_document_with_unread_pages_does_not_mention_is_not_silent(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """The term may be on the scanned page."""
+    file = tmp_path / "lease.pdf"
+    file.write_bytes(joined(pdf([shown("The fee is 5 EUR.")]), scan("The term is long.")))
+
+    pipeline = with_a_fee_only(settings, file)
 
     said = "1 of 2 pages was not read (1 scanned)."
     assert pipeline.rows("SELECT outcome, reason, message FROM intakes") == [
         ("accepted", "pages_unread", said)
     ]
-    cells = "SELECT fee_trust, term_trust, needs_review FROM answers.leases"
-    assert pipeline.rows(cells) == [("supported", "unread", True)]
+    assert pipeline.rows(CELLS) == [("supported", "unread", True)]
     assert pipeline.value("SELECT review_reason FROM document_results") == said
 
 
@@ -175,16 +184,10 @@ def test_a_passage_that_addresses_a_model_was_read(
 ) -> None:
     file = tmp_path / "lease.txt"
     file.write_text(text)
-    with Reader(ReaderSettings()) as reader:
-        document = reader.read(file)
-    fields = [a_field("fee", "5 EUR", 9, quote="The fee is 5 EUR"), a_field("term", None, 9)]
-    pipeline = a_pipeline(settings, json.dumps({"fields": fields}))
-    asked = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(items=("fee", "term")))
 
-    pipeline.analyze(document, options=replace(asked, save_as="leases"))
+    pipeline = with_a_fee_only(settings, file)
 
-    cells = "SELECT fee_trust, term_trust, needs_review FROM answers.leases"
-    assert pipeline.rows(cells) == [("supported", trust, True)]
+    assert pipeline.rows(CELLS) == [("supported", trust, True)]
 
 
 FLAGS = "SELECT d.flags FROM documents AS d WHERE d.source = :source AND d.flags <> '[]'"
