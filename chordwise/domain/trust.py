@@ -25,7 +25,7 @@ from chordwise.domain.items import cue_of, kind_in
 from chordwise.domain.items import of as items_of
 from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue, text_of
 from chordwise.domain.typed_values import TypedValue, is_of_kind, typed
-from chordwise.domain.words import STOPWORDS, stem, terms
+from chordwise.domain.words import JOINTS, STOPWORDS, stem, terms
 
 _WORD = re.compile(r"\w+")
 WHOLE = ""
@@ -434,15 +434,12 @@ def _values_of_lists(text: str) -> Mapping[frozenset[str], AbstractSet[str]]:
     for path, value in json_values.scalars(whole):
         *above, name = json_values.steps(path) or [""]
         if name not in words_of:
-            words_of[name] = frozenset(terms(_JOINTS.sub(" ", name)))
+            words_of[name] = frozenset(terms(JOINTS.sub(" ", name)))
         if any(map(str.isdecimal, above)):
             in_lists[words_of[name]].add(text_of(value) or "")
         else:
             outside.add(words_of[name])
     return {name: values - {""} for name, values in in_lists.items() if name not in outside}
-
-
-_JOINTS = re.compile(r"[_:-]+|(?<=[a-z])(?=[A-Z])")
 
 
 def _is_chosen_from_rows(

@@ -19,6 +19,8 @@ UNSPACED = (
 _MARKS = (
     "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u06d6-\u06dc\u0900-\u0963\u0966-\u0dff"
 )
+JOINTS = re.compile(r"(?<=[a-z])(?=[A-Z])|[_-]+")
+"""What joins the words of a name such as `due_date` and `dueDate`."""
 WORD = re.compile(f"[{UNSPACED}]+|[^\\W_{UNSPACED}](?:[^\\W_{UNSPACED}]|[{_MARKS}]|['’](?=\\w))*")
 _RUN = re.compile(f"[{UNSPACED}]")
 _VOWELS = frozenset("aeiouy")

@@ -218,7 +218,6 @@ _OWN = frozenset(
 _NEEDING_CUE = frozenset({ValueKind.DATE, ValueKind.LAW})
 _QUESTION_WORDS = frozenset({"when", "who", "where", "many"})
 _IDENTIFIER = re.compile(r"\b(?:number|no\.?|id|code|reference|identifier)\s*$", re.IGNORECASE)
-_JOINTS = re.compile(r"(?<=[a-z])(?=[A-Z])|[_-]+")
 _EMAIL = re.compile(r"\be-mail", re.IGNORECASE)
 _ISSUER = r"(?:company|vendor|seller|merchant|store|shop|issuer|supplier)"
 _LAYOUTS = {
@@ -235,7 +234,7 @@ _LAYOUTS = {
 
 def item_of(name: str, description: str = "") -> Item:
     """Return the item for a name and a description written by the user."""
-    spelled = _JOINTS.sub(" ", _EMAIL.sub("email", name)).strip().removeprefix("the ")
+    spelled = words.JOINTS.sub(" ", _EMAIL.sub("email", name)).strip().removeprefix("the ")
     listed = words.words(spelled)
     described = words.terms(description)
     terms = words.terms(spelled) or described
