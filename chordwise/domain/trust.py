@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeAlias
@@ -419,19 +420,24 @@ def chosen_from_rows(text: str, output: JsonObject, task: AnalysisTask) -> list[
     ]
 
 
+def _parsed(text: str) -> JsonValue:
+    """Return the value of a text of JSON, or the list of those of its lines."""
+    with suppress(ValueError):
+        value: JsonValue = json.loads(text)
+        return value
+    return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
 def _values_of_lists(text: str) -> Mapping[frozenset[str], AbstractSet[str]]:
     """Return the values of members that only objects in lists of JSON have, by their words."""
     try:
-        whole: JsonValue = json.loads(text)
-    except (ValueError, RecursionError):
-        try:
-            whole = [json.loads(line) for line in text.splitlines() if line.strip()]
-        except (ValueError, RecursionError):
-            return {}
+        members = list(json_values.scalars(_parsed(text)))
+    except (ValueError, RecursionError):  # no JSON, or nested too deeply
+        return {}
     in_lists: dict[frozenset[str], set[str]] = defaultdict(set)
     outside: set[frozenset[str]] = set()
     words_of: dict[str, frozenset[str]] = {}
-    for path, value in json_values.scalars(whole):
+    for path, value in members:
         *above, name = json_values.steps(path) or [""]
         if name not in words_of:
             words_of[name] = frozenset(terms(JOINTS.sub(" ", name)))

@@ -112,6 +112,7 @@ BILL = '{"fee": 9, "lines": [{"fee": 4, "tax": 1}, {"fee": 5, "tax": 2}], "end":
         ("fee", "9", BILL, False),
         ("tax", "1", BILL, False),
         ("company", "Acme Ltd", f"Quoted: {BILLS}", False),
+        ("company", "Acme Ltd", f"{'[' * 5_000}{BILLS}{']' * 5_000}", False),
         ("company", "Acme Ltd", "Company,Acme Ltd\nFee,EUR 5\nRebate,EUR 2\n", False),
         ("company", "Acme Ltd", "| Company | Acme Ltd |\n|---|---|\n| A | 5 |\n| B | 6 |\n", False),
     ],
