@@ -18,7 +18,7 @@ _PARENTS = {
     "results": (("job_id", "jobs", "id"),),
     "result_history": (("job_id", "jobs", "id"),),
     "facts": (("job_id", "jobs", "id"),),
-    "model_calls": (("job_id", "jobs", "id"),),
+    "model_calls": (("run_id", "runs", "id"), ("job_id", "jobs", "id")),
     "inbox_files": (("run_id", "runs", "id"),),
     "inbox_intakes": (("intake_id", "intakes", "id"), ("inbox_file_id", "inbox_files", "id")),
     "batch_requests": (("job_id", "jobs", "id"),),
@@ -36,6 +36,7 @@ _PARENTS = {
         ("intake_id", "intakes", "id"),
     ),
 }
+# `{name}` names its table: in the subquery, a bare name would be a column of `runs`.
 _OF_TABLE = (
     "{name} <> ALL ((SELECT hidden_tables())::text[])"
     " AND EXISTS (SELECT FROM runs AS p WHERE p.saved_as = {name})"
@@ -45,11 +46,11 @@ _CONDITIONS = {
     # Its name is that of the first file with its text.
     "documents": "EXISTS (SELECT FROM intakes AS i"
     " WHERE i.document_id = documents.id AND i.source = documents.source)",
-    "answer_tables": _OF_TABLE.format(name="name"),
-    "entity_values": _OF_TABLE.format(name="split_part(column_name, '.', 1)"),
-    "entity_decisions": _OF_TABLE.format(name="split_part(column_name, '.', 1)"),
+    "answer_tables": _OF_TABLE.format(name="answer_tables.name"),
+    "entity_values": _OF_TABLE.format(name="split_part(entity_values.column_name, '.', 1)"),
+    "entity_decisions": _OF_TABLE.format(name="split_part(entity_decisions.column_name, '.', 1)"),
     # What does not belong to a run that is there may tell of any.
-    "model_calls": "EXISTS (SELECT FROM runs AS p WHERE p.id = model_calls.run_id)",
+    "model_calls": "coalesce(run_id, job_id) IS NOT NULL",
     "deliveries": "EXISTS (SELECT FROM runs AS p WHERE p.id = deliveries.run_id)",
     **dict.fromkeys(("audit_events", "erasures", "schedules", "schedule_runs"), "false"),
     **dict.fromkeys(

@@ -202,6 +202,64 @@ def shows(answer: httpx.Response) -> bool:
     return SECRET.encode() in content or b"run of closed" in content
 
 
+_ENTITIES = """
+INSERT INTO entity_values (column_name, value, id, entity_id, joins, joined_by, entity)
+SELECT name || '_deals.parties', 'A', gen_random_uuid(), gen_random_uuid(), '', '', 'A'
+FROM unnest(ARRAY['open', 'closed']) AS name
+"""
+# Half of their rows belongs to each of the two profiles.
+SHARED = """
+    documents jobs intakes chunks results facts model_calls answer_tables entity_values
+    document_results answer_jobs document_coverage fact_quotes run_accounts run_costs
+"""
+
+
+def test_a_reader_sees_an_open_profile_beside_a_closed_one(
+    pipeline: Pipeline, served: Served, visiting_as: Callable[[str], httpx.Client]
+) -> None:
+    """On each page, by the API and in SQL."""
+    pipeline.execute(_ENTITIES)
+    known = ids(pipeline, "open")
+    addresses = [
+        path.replace("closed", "open")
+        for path in pages(known)
+        if "path=" not in path and "words=" not in path
+    ]
+    answered = {
+        name: {path: visiting_as(name).get(path).status_code for path in addresses}
+        for name in ("eve", "hugo")
+    }
+    tables = visiting_as("eve").get("/tables").text
+    with pipeline.context.database.write() as session:
+        token = api_tokens.create(session, "eve", list(Right))
+    with client_of(served, {"Authorization": f"Bearer {token}"}) as client:
+        rows = client.get("/api/v1/tables/open_deals/rows")
+        question = {"question": "count open_deals by governing_law", "table": "open_deals"}
+        answer = client.post("/api/v1/ask", json=question)
+    url = pipeline.context.settings.require_database_url()
+    counts = {reader: rows_seen(url, reader) for reader in ("hugo", "eve")}
+
+    assert answered["eve"] == answered["hugo"] == dict.fromkeys(addresses, 200)
+    assert "open_deals" in tables
+    assert (rows.status_code, answer.status_code) == (200, 200)
+    assert {name: 2 * count for name, count in counts["eve"].items()} == counts["hugo"]
+    assert 0 not in counts["eve"].values()
+
+
+def rows_seen(url: SecretStr, reader: str) -> dict[str, int]:
+    """Return how many rows of each shared table a reader's login sees."""
+    login = tool_access.create_login(url, reader)
+    address = make_conninfo(url.get_secret_value(), user=login.role, password=login.password)
+    try:
+        with psycopg.connect(address) as session:
+            return {
+                name: len(session.execute(f"SELECT FROM {name}".encode()).fetchall())
+                for name in SHARED.split()
+            }
+    finally:
+        tool_access.remove_login(url, login)
+
+
 _SCHEDULE = """
 WITH added AS (
     INSERT INTO schedules (
