@@ -8,6 +8,7 @@ answer of the built-in model, which uses none.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import statistics
@@ -35,7 +36,6 @@ from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelP
 from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.pipeline.asking import Question, ask
 from chordwise.settings.sections import PromptSettings
-from chordwise.storage.documents import hash_of
 
 COUNTS = (0, 20, 50, 200)
 CORPORA = ("clinc_oos", "speeches", "sentence_sentiment")
@@ -59,6 +59,11 @@ class Labelled:
     def part(self) -> int:
         """Return the fifth of the corpus that the document belongs to, by its hash."""
         return int(hash_of(self.text)[:8], 16) % _PARTS
+
+
+def hash_of(text: str) -> str:
+    """Return the hash that identifies a document of plain text."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(slots=True)

@@ -16,6 +16,9 @@ PAGES_UNREAD = "pages_unread"
 PAGES_HINT = (
     "Read these pages yourself, or see how scans are read (docs/formats.md, Scans and images)."
 )
+FIELDS_UNREAD = "fields_unread"
+"""The value of `intakes.reason` for a document that was accepted, but for the fields of a form."""
+FIELDS_HINT = "Read the fields yourself, or print the form to a PDF without fields and add that."
 VISION_FAILED = "vision_failed"
 INSTALL_OCR = 'pip install "chordwise[ocr]"'
 INSTALL_VISION = 'pip install "chordwise[vision]"'

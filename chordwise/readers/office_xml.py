@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import lzma
 import posixpath
+import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 from xml.etree.ElementTree import Element, TreeBuilder
@@ -25,6 +26,13 @@ _RATIO = 150
 _RATIO_FROM_BYTES = 16 * 1024 * 1024
 ENCRYPTED_FLAG = 1
 _SLICE = 65_536
+# Pictures, charts, embedded objects, controls, ink and comments, but not the picture of the file.
+_UNREAD_PARTS = re.compile(
+    r"(?!docProps/|Thumbnails/)(?:.*/)?(?:"
+    r"(?:media|embeddings|charts|chartsheets|diagrams|drawings|ctrlProps|activeX|ink|Pictures)/"
+    r"|(?:comments|threadedComment)|Object \d|.*\.(?:png|jpe?g|gif|svg|emf|wmf|bmp|tiff?|webp)$)",
+    re.IGNORECASE | re.DOTALL,
+)
 _PROLOGUE_BYTES = 4_096
 DAMAGES = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
@@ -108,6 +116,11 @@ class OfficePackage:
     def __contains__(self, name: str) -> bool:
         return name in self._archive.NameToInfo
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether it shows more than text, such as a picture, a chart, a control or a comment."""
+        return has_unread_parts(self._archive.namelist())
+
     def content(self, part: str) -> bytes:
         """Return the bytes of a part."""
         return b"".join(self._pieces(part))
@@ -190,6 +203,11 @@ class OfficePackage:
         prologue = next(self._pieces(member.filename), b"")[:_PROLOGUE_BYTES]
         if "<!DOCTYPE" in prologue.replace(b"\0", b"").decode("latin-1").upper():
             raise _document_type()
+
+
+def has_unread_parts(names: Iterable[str]) -> bool:
+    """Return whether one of the parts of an office document is a picture or the like."""
+    return any(map(_UNREAD_PARTS.match, names))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

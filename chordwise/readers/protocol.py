@@ -227,6 +227,8 @@ def text_frame(extracted: Extracted, options: ReadOptions) -> tuple[JsonObject, 
         "unseen": [_cut(passage) for passage in extracted.unseen[:_MAX_UNSEEN]],
         "unseen_at": [offset(at) if offset else at for at in extracted.unseen_at[:_MAX_UNSEEN]],
         "is_covered": extracted.is_covered,
+        "is_partial": extracted.is_partial,
+        "fields_unread": extracted.fields_unread,
         "left_out": [_cut(passage) for passage in extracted.left_out[:_MAX_UNSEEN]],
         **options.known,
         **{name: getattr(normalized, name) for name in _CHANGES},
@@ -285,9 +287,11 @@ class ReadText:
     """A normalized text and its metadata; the counts say how often normalization changed something.
 
     `pages_unread` counts damaged pages, `pages_scanned` pictures of pages that were not
-    recognized, and `pages_transcribed` those read by `transcribed_by`, a model or Tesseract.
+    recognized, `fields_unread` the fields of a form, and `pages_transcribed` the pages read by
+    `transcribed_by`, a model or Tesseract.
     `invisible_characters` are those that a PDF or a Word document does not show; `hiding_removed`
-    is a part of `invisible_removed`. `places` include the place in a mail.
+    is a part of `invisible_removed`. `places` include the place in a mail. `is_partial` is whether
+    the file shows more than its text.
     """
 
     text: str
@@ -298,6 +302,8 @@ class ReadText:
     pages_unread: int = 0
     pages_scanned: int = 0
     pages_transcribed: int = 0
+    fields_unread: int = 0
+    is_partial: bool = False
     transcribed_by: str = ""
     invisible_characters: int = 0
     nul_removed: int = 0
@@ -309,7 +315,7 @@ class ReadText:
     places: Sequence[Place] = ()
 
     @property
-    def unread_reason(self) -> str:
+    def pages_unread_reason(self) -> str:
         """How many pages were not read; empty if all were."""
         kinds = ((self.pages_unread, "damaged"), (self.pages_scanned, "scanned"))
         unread = self.pages_unread + self.pages_scanned
@@ -318,6 +324,15 @@ class ReadText:
         said = ", ".join(f"{number:,} {kind}" for number, kind in kinds if number)
         were = "was" if unread == 1 else "were"
         return f"{unread:,} of {self.pages or unread:,} pages {were} not read ({said})."
+
+    @property
+    def fields_unread_reason(self) -> str:
+        """How many fields of a form were not read; empty if there are none."""
+        fields = self.fields_unread
+        if not fields:
+            return ""
+        were = "field of its form was" if fields == 1 else "fields of its form were"
+        return f"{fields:,} {were} not read."
 
     @property
     def unseen_reason(self) -> str:
@@ -332,7 +347,8 @@ class ReadText:
     def review_reason(self) -> str:
         """Why the document needs review; empty if it does not."""
         of_text = document_flags.review_reason(self.flags, self.unseen_reason)
-        return f"{self.unread_reason} {of_text}".strip()
+        reasons = (self.pages_unread_reason, self.fields_unread_reason, of_text)
+        return " ".join(filter(None, reasons))
 
 
 _CHANGES = (
@@ -342,7 +358,10 @@ _CHANGES = (
     "invisible_removed",
     "hiding_removed",
 )
-_COUNTS = ("pages_unread", "pages_scanned", "pages_transcribed", "invisible_characters", *_CHANGES)
+_COUNTS = (
+    *("pages_unread", "pages_scanned", "pages_transcribed", "fields_unread"),
+    *("invisible_characters", *_CHANGES),
+)
 
 
 def text_of(reply: Reply, max_characters: int, within: str = "") -> ReadText:
@@ -373,6 +392,9 @@ def text_of(reply: Reply, max_characters: int, within: str = "") -> ReadText:
         transcribed_by=_line(header.get("transcribed_by")),
         flags=tuple(replace(flag, excerpt=_line(flag.excerpt)) for flag in flags),
         places=_places(reply.places, within, len(content)),
+        # A page that is missing or transcribed from a picture may have shown anything.
+        is_partial=bool(header.get("is_partial"))
+        or bool(counts["pages_unread"] or counts["pages_scanned"] or header.get("transcribed_by")),
         **counts,
     )
 

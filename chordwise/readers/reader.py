@@ -58,6 +58,17 @@ class ReadDocument:
     byte_count: int
     content: ReadText
 
+    @property
+    def identity(self) -> str:
+        """The hash that identifies the document: of its text, and if the file shows more of it.
+
+        Files of different bytes are one document only if nothing visible was left out of the text.
+        """
+        content = self.content.text.encode()
+        if self.content.is_partial:
+            content += f"\0{self.sha256}".encode()  # a text has no NUL
+        return hashlib.sha256(content).hexdigest()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnreadDocument:
@@ -462,7 +473,7 @@ class _Unpacking:
             header = reply.header
             is_scanned = header.get("reason") == failures.NEEDS_OCR or header.get("pages_scanned")
             if is_scanned and (self._settings.ocr or self._transcriber is not None):
-                seen = ("invisible_characters", "unseen", "is_covered")
+                seen = ("invisible_characters", "unseen", "is_covered", "fields_unread")
                 known: JsonObject = {name: header.get(name) for name in seen}
                 options = replace(options, known=known)
                 yield from self._scan(parser, content.file, options, origin.source)

@@ -83,6 +83,8 @@ class Extracted:
     text. `unseen` are the passages with invisible characters, `unseen_at` their positions if known,
     and `is_covered` is whether something is drawn over one. `left_out` are hidden passages outside
     of the text that address a model. `place` is the name of the text within the file, if any.
+    `is_partial` is whether the file shows more than its text, such as a picture, a drawing, a note
+    or a form field; `fields_unread` counts the fields that a person can fill in.
     """
 
     text: str
@@ -99,6 +101,8 @@ class Extracted:
     left_out: tuple[str, ...] = ()
     place: str = ""
     places: Sequence[Place] = ()
+    is_partial: bool = False
+    fields_unread: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from chordwise.storage.record import CreatedAt, Identity, Record, new_id, words_
 
 
 class Document(Record):
-    """One text; `sha256` is the hash of the normalized text, `source` its first name."""
+    """One text; `sha256` is its identity (`ReadDocument.identity`), `source` its first name."""
 
     __tablename__ = "documents"
     __table_args__ = (words_index("ix_documents_words", "text"),)
@@ -42,18 +41,13 @@ class Document(Record):
     created_at: Mapped[CreatedAt]
 
 
-def hash_of(text: str) -> str:
-    """Return the hash that identifies a normalized text."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def store_all(session: Session, documents: Sequence[Document]) -> list[uuid.UUID]:
-    """Insert the documents whose content is new; return the ids of all documents.
+    """Insert the documents whose identity is new; return the ids of all documents.
 
     They are inserted in the order of their hashes, so that two transactions with the same documents
     do not deadlock.
     """
-    hashes = [hash_of(document.text) for document in documents]
+    hashes = [document.sha256 for document in documents]
     rows: dict[str, dict[str, object]] = {}
     for sha256, document in zip(hashes, documents, strict=True):
         rows.setdefault(sha256, _row(sha256, document))

@@ -14,7 +14,7 @@ SELECT
     ) AS trust,
     d.reasons,
     r.confidence,
-    r.failed_chunks = '[]' AND i.reason IS DISTINCT FROM 'pages_unread' AS is_read,
+    r.failed_chunks = '[]' AND coalesce(i.reason, '') NOT IN ('pages_unread', 'fields_unread') AS is_read,
     field.accept_from AS accept_fields_from,
     whole.accept_from
 FROM results AS r

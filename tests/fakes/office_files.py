@@ -168,6 +168,27 @@ def pdf(pages: Sequence[str]) -> bytes:
     return _with_cross_references(objects)
 
 
+def form(content: str, values: Mapping[str, str]) -> bytes:
+    """Return a PDF with a page of operators, and a field of an AcroForm for each value."""
+    fields = [
+        f"<</Type/Annot/Subtype/Widget/FT/Tx/T({name})/V({value})/P 4 0 R/F 4"
+        f"/Rect[50 {200 - 20 * number} 250 {215 - 20 * number}]>>"
+        for number, (name, value) in enumerate(values.items())
+    ]
+    listed = " ".join(f"{6 + number} 0 R" for number in range(len(fields)))
+    contents = "/Resources<</Font<</F1 3 0 R>>>>/Contents 5 0 R"
+    return _with_cross_references(
+        [
+            f"<</Type/Catalog/Pages 2 0 R/AcroForm<</Fields[{listed}]>>>>",
+            "<</Type/Pages/Kids[4 0 R]/Count 1>>",
+            "<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+            f"<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 300]{contents}/Annots[{listed}]>>",
+            f"<</Length {len(content)}>>\nstream\n{content}\nendstream",
+            *fields,
+        ]
+    )
+
+
 def joined(*files: bytes) -> bytes:
     """Return a PDF with the pages of all given PDFs."""
     whole, stream = pypdfium2.PdfDocument.new(), io.BytesIO()

@@ -251,6 +251,11 @@ def a_run(
     )
 
 
+def hash_of(text: str) -> str:
+    """Return the hash that identifies the document of a plain text."""
+    return a_document(text).identity
+
+
 def a_document(content: str, source: str = "") -> ReadDocument:
     """Return a document as the reader returns it for plain text."""
     return ReadDocument(

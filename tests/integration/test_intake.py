@@ -43,6 +43,7 @@ from tests.fakes.office_files import (
     archive,
     document,
     docx,
+    form,
     open_document,
     paragraph,
     pdf,
@@ -195,6 +196,40 @@ def test_the_same_content_twice_in_a_batch_is_one_document(settings: Settings) -
     assert pipeline.value("SELECT count(*) FROM documents") == 2
     assert pipeline.value("SELECT count(*) FROM jobs") == 2
     assert pipeline.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
+
+
+def test_files_that_show_more_than_their_text_are_one_document_only_if_equal(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Two people who fill in one form hand in two documents."""
+    printed = shown("Application for a permit")
+    picture = '<img src="data:image/png;base64,{}">'
+    of_ada, of_bob = (
+        docx(document(paragraph("I agree.")), {"word/media/image1.png": by}) for by in "ab"
+    )
+    files = {
+        "form of Ada.pdf": form(printed, {"name": "Ada"}),
+        "form of Bob.pdf": form(printed, {"name": "Bob"}),
+        "form of Bob again.pdf": form(printed, {"name": "Bob"}),
+        "signed by Ada.docx": of_ada,
+        "signed by Bob.docx": of_bob,
+        "Ada.html": f"<p>A page.{picture.format('QQ==')}".encode(),
+        "Bob.html": f"<p>A page.{picture.format('Qg==')}".encode(),
+        "permit.txt": b"Application for a permit",
+        "permit.pdf": pdf([printed]),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    pipeline = a_pipeline(settings)
+
+    take_in(pipeline, str(tmp_path))
+
+    duplicates = pipeline.rows("SELECT source FROM intakes WHERE outcome = 'duplicate'")
+    names = {Path(str(source)).stem.removesuffix(" again") for (source,) in duplicates}
+    assert names == {"form of Bob", "permit"}
+    assert pipeline.value("SELECT count(*) FROM documents") == len(files) - 2
+    said = "SELECT DISTINCT reason || ' ' || message FROM intakes WHERE reason = 'fields_unread'"
+    assert pipeline.value(said) == "fields_unread 1 field of its form was not read."
 
 
 @pytest.mark.parametrize("bad", ["A text with a zero\0in it.", "Half a character: \ud800."])

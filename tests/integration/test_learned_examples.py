@@ -23,11 +23,10 @@ from chordwise.relations.jobs import find
 from chordwise.settings import Settings
 from chordwise.storage import pruning
 from chordwise.storage.database import driver
-from chordwise.storage.documents import hash_of
 from tests.fakes.commands import output_of, run
 from tests.fakes.counting import recorded
 from tests.fakes.learning import LABELS, a_learner, a_scope, obeying
-from tests.fakes.pipeline import LONG, Pipeline, a_document, a_label, a_pipeline, a_run
+from tests.fakes.pipeline import LONG, Pipeline, a_document, a_label, a_pipeline, a_run, hash_of
 
 pytestmark = pytest.mark.usefixtures("addressed")
 SHOWN = """

@@ -16,7 +16,7 @@ from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.learning import evaluation
 from chordwise.settings import Settings
 from chordwise.storage import documents, pruning
-from chordwise.storage.documents import Document, hash_of
+from chordwise.storage.documents import Document
 from chordwise.storage.intakes import IntakeEntry
 from tests.fakes.learning import a_scope, say
 from tests.fakes.past_results import into_history
@@ -26,6 +26,7 @@ from tests.fakes.pipeline import (
     a_document,
     a_pipeline,
     a_run,
+    hash_of,
     offered,
     quoting_the_text,
 )
@@ -314,7 +315,9 @@ def test_a_document_taken_in_during_its_deletion_is_not_lost(settings: Settings)
     stored: list[object] = []
 
     def letter() -> Document:
-        return Document(source="a", media_type="text/plain", text=OLD, normalization={})
+        return Document(
+            source="a", sha256=hash_of(OLD), media_type="text/plain", text=OLD, normalization={}
+        )
 
     with database.write() as session:
         documents.store_all(session, [letter()])
@@ -347,7 +350,9 @@ def test_a_document_of_an_uncommitted_intake_is_kept(settings: Settings) -> None
     scheduler.pipeline.execute("DELETE FROM intakes")
 
     with database.write() as taking_in:
-        letter = Document(source="a", media_type="text/plain", text=OLD, normalization={})
+        letter = Document(
+            source="a", sha256=hash_of(OLD), media_type="text/plain", text=OLD, normalization={}
+        )
         documents.store_all(taking_in, [letter])
         with database.write() as session:
             assert pruning.forget_documents(session, A_DAY) == 0

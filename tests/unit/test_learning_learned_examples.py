@@ -20,9 +20,9 @@ from chordwise.domain.learning.learned_examples import (
 )
 from chordwise.domain.learning.truths import Remark, Verdict
 from chordwise.domain.prompts import render_examples
-from chordwise.storage.documents import hash_of
 from tests.fakes.completion_requests import a_task
 from tests.fakes.generated_answers import a_field
+from tests.fakes.pipeline import hash_of
 
 TEXT = "The seller is Miller Ltd. The price is 120 EUR, payable in May."
 LABELLED: JsonObject = {

@@ -13,7 +13,7 @@ from chordwise.domain.places import Box, Location, Places
 from chordwise.errors import ReadError
 from chordwise.readers.formats import pdf
 from chordwise.readers.reader_output import leaves_out_unseen
-from tests.fakes.office_files import joined, picture_page, shown
+from tests.fakes.office_files import form, joined, picture_page, shown
 from tests.fakes.office_files import pdf as build
 
 LIMIT = 1_000_000
@@ -25,6 +25,26 @@ def test_pages_are_separated_by_a_blank_line() -> None:
     assert extracted.text == "page one\n\npage two"
     assert extracted.pages == 2
     assert extracted.pages_unread == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "is_partial", "fields"),
+    [
+        (build([shown("text")]), False, 0),
+        (build([shown("text"), "10 10 100 100 re f"]), True, 0),
+        (build([shown("text") + " 10 10 m 20 20 l S"]), True, 0),
+        (picture_page("/I Do", shown("text")), True, 0),
+        (form(shown("text"), {"name": "Ada"}), True, 1),
+        (form(shown("text"), {f"field {number}": "" for number in range(1_200)}), True, 1_200),
+    ],
+    ids=["text", "box", "tick", "picture", "field", "fields"],
+)
+def test_what_a_page_shows_beside_its_text_is_noted(
+    data: bytes, *, is_partial: bool, fields: int
+) -> None:
+    extracted = pdf.read(data, LIMIT)
+
+    assert (extracted.is_partial, extracted.fields_unread) == (is_partial, fields)
 
 
 @pytest.mark.parametrize("junk", [b"HTTP/1.1 200 OK\r\n\r\n", b"\n\n", b""])

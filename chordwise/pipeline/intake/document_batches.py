@@ -132,16 +132,17 @@ class RunQuestions:
             (sha256, kind): index.select(sha256, text)
             for offer in offered
             if isinstance(offer.document, ReadDocument) and (text := offer.document.content.text)
-            for sha256 in (documents.hash_of(text),)
+            for sha256 in (offer.document.identity,)
             for kind, index in self.examples.items()
         }
 
 
 class NewDocument(NamedTuple):
-    """A document that is new to a run."""
+    """A document that is new to a run, with the hash that identifies it."""
 
     id: uuid.UUID
     text: str
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,7 +277,9 @@ def _rows(
         is_again = document_id in seen
         if not is_again:
             seen.add(document_id)
-            new[offer.intake_id] = NewDocument(document_id, document.content.text)
+            new[offer.intake_id] = NewDocument(
+                document_id, document.content.text, document.identity
+            )
         rows.append({**row, **_accepted(document.content, document_id, is_again=is_again)})
     return rows, new
 
@@ -341,7 +344,7 @@ def _new_job(
     examples: ChosenExamples,
 ) -> _NewJob:
     question = document.id, run_questions.hashes[kind]
-    job_examples = examples.get((documents.hash_of(document.text), kind), ()) if examples else ()
+    job_examples = examples.get((document.sha256, kind), ()) if examples else ()
     return _NewJob(new_id(), intake_id, question, kind, document.text, job_examples)
 
 
@@ -398,8 +401,10 @@ def _refused(error: ReadError) -> dict[str, object]:
 def _accepted(content: ReadText, document_id: uuid.UUID, *, is_again: bool) -> dict[str, object]:
     review = content.review_reason
     code, hint = document_flags.REASON, document_flags.HINT
-    if content.unread_reason or document_flags.has_illegible(content.flags):
+    if content.pages_unread_reason or document_flags.has_illegible(content.flags):
         code, hint = failures.PAGES_UNREAD, failures.PAGES_HINT
+    elif content.fields_unread:
+        code, hint = failures.FIELDS_UNREAD, failures.FIELDS_HINT
     elif content.unseen_reason:
         code, hint = text_normalization.REASON, text_normalization.HINT
     return {
@@ -413,7 +418,7 @@ def _accepted(content: ReadText, document_id: uuid.UUID, *, is_again: bool) -> d
 
 _NORMALIZATION = (
     *("nul_removed", "surrogates_replaced", "line_ends_changed", "encoding", "pages"),
-    *("pages_unread", "pages_scanned", "pages_transcribed", "invisible_removed"),
+    *("pages_unread", "pages_scanned", "pages_transcribed", "fields_unread", "invisible_removed"),
 )
 
 
@@ -421,6 +426,7 @@ def _document(document: ReadDocument) -> Document:
     content = document.content
     layouts = [place.layout for place in content.places]
     return Document(
+        sha256=document.identity,
         source=document.source,
         media_type=content.media_type,
         title=content.title or None,

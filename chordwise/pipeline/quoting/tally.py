@@ -52,7 +52,7 @@ from chordwise.pipeline.intake.run_options import RunOptions, effective_options,
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.reader import ReadDocument, Transcriber, UnreadDocument
 from chordwise.settings import Settings
-from chordwise.storage import cached_completions, documents, results
+from chordwise.storage import cached_completions, results
 from chordwise.storage.documents import Document
 from chordwise.storage.results import ResultKey
 
@@ -201,7 +201,7 @@ class TallyBuilder:
         if isinstance(document, UnreadDocument):
             self._tally.unread.append(document)
             return
-        sha256 = documents.hash_of(document.content.text)
+        sha256 = document.identity
         if sha256 in self._seen:
             self._tally.duplicates += 1
             return
@@ -228,7 +228,7 @@ class TallyBuilder:
                 if (ids.get(sha256), self._hashes[kind]) in answered:
                     self._tally.reused += 1
                 else:
-                    self._add_job(kind, document.content.text)
+                    self._add_job(kind, document)
         self._waiting.clear()
 
     def _stored(
@@ -243,11 +243,12 @@ class TallyBuilder:
             keys = [(id_, of_type) for id_ in ids.values() for of_type in self._hashes.values()]
             return ids, results.reusable_all(session, keys)
 
-    def _add_job(self, analysis_type: AnalysisType, text: str) -> None:
+    def _add_job(self, analysis_type: AnalysisType, document: ReadDocument) -> None:
+        text = document.content.text
         task, budget = self._task(analysis_type), self._budgets[analysis_type]
         if examples := self._examples.get(analysis_type):
-            sha256 = documents.hash_of(text)
-            shown = tuple(learned.example for learned in examples.select(sha256, text))
+            chosen = examples.select(document.identity, text)
+            shown = tuple(learned.example for learned in chosen)
             task = replace(task, examples=shown)
             limit = self._context.settings.pipeline.chunk_tokens
             budget = text_budget(self._model, task, limit)

@@ -55,6 +55,10 @@ _HEADING_NAME = re.compile(r"heading [1-9]", re.IGNORECASE)
 _OUTLINE, _OUTLINE_LEVELS = "outline ", frozenset("012345678")
 _EMBEDDED_MARKUP = (".html", ".htm", ".xhtml")
 _EMBEDDED_TEXT = (".txt",)
+# Symbols, fields and objects without text, and what is struck or moved away (§17.3.3 and §17.16).
+_UNREAD = frozenset(
+    ("sym", "checkBox", "ddList", "drawing", "pict", "object", "control", "del", "moveFrom")
+)
 
 
 def read(data: Source, max_characters: int) -> Extracted:
@@ -69,6 +73,7 @@ class _Document:
         self._spend = CharacterAllowance(max_characters)
         self._unseen: list[str] = []
         self._left_out: list[str] = []
+        self._is_partial = package.is_partial
 
     def extracted(self) -> Extracted:
         main = self._package.main_part()
@@ -96,6 +101,7 @@ class _Document:
             invisible_characters=nonblank_characters(self._unseen),
             unseen=tuple(self._unseen),
             left_out=document_flags.lines_addressing_model("\n".join(self._left_out)),
+            is_partial=self._is_partial,
         )
 
     def _texts_of(
@@ -112,6 +118,7 @@ class _Document:
         self._package.parse(part, story)
         self._unseen += story.unseen
         self._left_out += story.left_out
+        self._is_partial |= story.is_partial
         return story
 
     def _embedded(self, chunk: Relationship | None) -> str:
@@ -181,6 +188,7 @@ class _Story(Story):
         self._is_shaded = False
         self.unseen: list[str] = []
         self.left_out: list[str] = []
+        self.is_partial = False
 
     def text(self) -> str:
         return SEPARATOR.join((*self.texts, *self.paragraphs[0]))
@@ -193,6 +201,7 @@ class _Story(Story):
             start += len(text) + len(SEPARATOR)
 
     def skip(self, name: str, attributes: Mapping[str, str]) -> None:
+        self.is_partial |= name in _UNREAD
         if name == "gridSpan" and (columns := value_of(attributes, "val")) in _COLUMNS:
             self.blocks[-1].columns = int(columns)
         self._is_shaded |= name == "shd" and _is_colored(attributes)
@@ -201,6 +210,7 @@ class _Story(Story):
             self._style = value if name == "pStyle" else f"{_OUTLINE}{value}"
 
     def open(self, name: str, attributes: Mapping[str, str]) -> None:
+        self.is_partial |= name in _UNREAD
         if name == "p":
             self._is_shaded, self._style = False, ""
         elif name == "r":

@@ -48,6 +48,7 @@ def read(data: Source, max_characters: int) -> Extracted:
         places=places.sections(headings, len(text)),
         media_type=MEDIA_TYPE,
         title=package.title(main),
+        is_partial=package.is_partial or any(page.is_partial for page in pages),
     )
 
 

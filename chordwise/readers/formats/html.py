@@ -35,6 +35,12 @@ _UNSHOWN = frozenset((
     "noframes", "noscript", "object", "script", "style", "template", "video",
 ))
 # fmt: on
+_UNREAD = frozenset(
+    (
+        *("img", "svg", "canvas", "object", "embed", "iframe", "video", "input", "select"),
+        *("meter", "progress", "math"),
+    )
+)
 _HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
 _HIDDEN_STYLE = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)\b", re.IGNORECASE)
 # The group matches if the size is zero.
@@ -91,6 +97,7 @@ def extracted(page: Page, encoding: str | None = None) -> Extracted:
         left_out=document_flags.lines_addressing_model(
             "\n".join(passage.strip() for passage in page.left_out)
         ),
+        is_partial=page.is_partial,
     )
 
 
@@ -136,6 +143,7 @@ class Page:
         self.headings: list[tuple[int, str]] = []
         self.unseen: list[str] = []
         self.left_out: list[str] = []
+        self.is_partial = False
         self._heading: list[str] | None = None
         self._unshown = 0
         self._is_hidden = False
@@ -149,6 +157,7 @@ class Page:
         self._in_title = tag == "title" and not self.title
         self._has_sheet |= tag in ("style", "link")
         self.left_out += (attributes[name] for name in _UNREAD_ATTRIBUTES if name in attributes)
+        self.is_partial |= tag in _UNREAD and not self._unshown
         if self._unshown or tag in _UNSHOWN or _is_hidden(attributes):
             self._is_hidden = tag not in _UNSHOWN and (self._is_hidden or not self._unshown)
             self._unshown += 1

@@ -77,6 +77,7 @@ def text_of_message(
         invisible_characters=sum(part.invisible_characters for part in parts),
         unseen=tuple(passage for part in parts for passage in part.unseen),
         left_out=tuple(passage for part in parts for passage in part.left_out),
+        is_partial=any(part.is_partial for part in parts),
     )
 
 

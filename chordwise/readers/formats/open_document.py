@@ -41,6 +41,7 @@ def read(data: Source, max_characters: int) -> Extracted:
         media_type=media_type,
         title=package.title(_META) if _META in package else "",
         pages=story.slides or None,
+        is_partial=package.is_partial or story.is_partial,
     )
 
 
@@ -63,10 +64,12 @@ class _Story(Story):
         # The slides of a presentation, otherwise headings, by the index of their first text.
         self.headings: list[tuple[int, str]] = []
         self.slides = 0
+        self.is_partial = False
         self._marks: list[str] = []
         self._item = ""
 
     def open(self, name: str, attributes: Mapping[str, str]) -> None:
+        self.is_partial |= name in ("control", "custom-shape")
         if name in ("p", "h"):
             level = min(_count(attributes, "outline-level"), _DEEPEST_HEADING)
             self._marks.append(f"{'#' * level} " if name == "h" else self._item)
@@ -87,6 +90,9 @@ class _Story(Story):
             self.slides += 1
             self.headings.append((len(self.texts), ""))
             self.texts.append(f"## Slide {self.slides}")
+
+    def skip(self, name: str, _attributes: Mapping[str, str]) -> None:
+        self.is_partial |= name in ("annotation", "tracked-changes")
 
     def closed(self, name: str) -> None:
         if name == "list-item":

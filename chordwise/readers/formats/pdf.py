@@ -51,7 +51,9 @@ def read(data: bytes, max_characters: int) -> Extracted:
     document, spend = opened(data), CharacterAllowance(max_characters)
     pages: list[PageText] = []
     unseen: list[Unseen] = []
-    scanned, has_marks = 0, False
+    scanned, has_marks, has_more, fields = 0, False, False, 0
+    if document.get_formtype():
+        document.init_forms()
     for index in range(len(document)):
         try:
             page = document[index]
@@ -62,6 +64,8 @@ def read(data: bytes, max_characters: int) -> Extracted:
         scanned += not content.text.strip() and _is_picture(page)
         pages.append(content)
         unseen.append(hidden)
+        has_more = has_more or _shows_more(page)
+        fields += _fields(page, document.formenv) if document.formenv else 0
         page.close()
         spend(len(content.text))
     unread = len(document) - len(pages)
@@ -86,7 +90,41 @@ def read(data: bytes, max_characters: int) -> Extracted:
             for place, hidden in zip(places, unseen, strict=True)
             for start in hidden.starts
         ),
+        is_partial=has_more or raw.FPDFDoc_GetAttachmentCount(document) > 0,
+        fields_unread=fields,
     )
+
+
+def _shows_more(page: pypdfium2.PdfPage) -> bool:
+    """Return whether a page shows more than its text: a picture, a drawing or an annotation."""
+    handles = (raw.FPDFPage_GetObject(page, at) for at in range(raw.FPDFPage_CountObjects(page)))
+    opened_all = (_opened(handle, None, _ANYWHERE, _MAX_LEVELS) for handle in handles)
+    objects = chain.from_iterable(opened_all)
+    return any(item.kind != raw.FPDF_PAGEOBJ_TEXT for item in objects) or any(
+        raw.FPDFAnnot_GetSubtype(annotation) not in (raw.FPDF_ANNOT_LINK, raw.FPDF_ANNOT_POPUP)
+        for annotation in _annotations(page)
+    )
+
+
+_FILLED_IN = (
+    *(raw.FPDF_FORMFIELD_TEXTFIELD, raw.FPDF_FORMFIELD_CHECKBOX, raw.FPDF_FORMFIELD_RADIOBUTTON),
+    *(raw.FPDF_FORMFIELD_COMBOBOX, raw.FPDF_FORMFIELD_LISTBOX),
+)
+
+
+def _fields(page: pypdfium2.PdfPage, form: pypdfium2.PdfFormEnv) -> int:
+    """Return the number of fields that a person can fill in, each radio button as one."""
+    kinds = (raw.FPDFAnnot_GetFormFieldType(form, annotation) for annotation in _annotations(page))
+    return sum(kind in _FILLED_IN for kind in kinds)
+
+
+def _annotations(page: pypdfium2.PdfPage) -> Iterator[raw.FPDF_ANNOTATION]:
+    for index in range(raw.FPDFPage_GetAnnotCount(page)):
+        annotation = raw.FPDFPage_GetAnnot(page, index)
+        try:
+            yield annotation
+        finally:
+            raw.FPDFPage_CloseAnnot(annotation)
 
 
 POINTS_PER_INCH = 72
@@ -509,7 +547,7 @@ def _suspects(page: pypdfium2.PdfPage) -> Iterator[tuple[_Object, _Reason]]:
     objects, is_scan, is_clipped = list(chain.from_iterable(opened_all)), _is_picture(page), False
     boxes = [(item.box, place) for place, item in enumerate(objects)]
     pictures = _Grid(page, (boxes[at] for at, item in enumerate(objects) if item.kind in _PICTURES))
-    notes = ((box, len(objects)) for box in _annotations(page))
+    notes = ((box, len(objects)) for box in _boxes_of_annotations(page))
     drawn = (boxes[at] for at, item in enumerate(objects) if item.is_cover)
     covers = _Grid(page, chain(drawn, notes))
     for (box, place), text in zip(boxes, objects, strict=True):
@@ -557,16 +595,15 @@ class _Grid:
         return product(range(cells[0], cells[2] + 1), range(cells[1], cells[3] + 1))
 
 
-def _annotations(page: pypdfium2.PdfPage) -> Iterator[Box]:
+def _boxes_of_annotations(page: pypdfium2.PdfPage) -> Iterator[Box]:
     """Yield the boxes of annotations that may cover a text; hide notes, which a reader can move."""
-    for index in range(raw.FPDFPage_GetAnnotCount(page)):
-        annotation, edges = raw.FPDFPage_GetAnnot(page, index), raw.FS_RECTF()
+    for annotation in _annotations(page):
+        edges = raw.FS_RECTF()
         if raw.FPDFAnnot_GetSubtype(annotation) in _NOTES:
             raw.FPDFAnnot_SetFlags(annotation, raw.FPDF_ANNOT_FLAG_HIDDEN)
         else:
             raw.FPDFAnnot_GetRect(annotation, edges)
             yield edges.left, edges.bottom, edges.right, edges.top
-        raw.FPDFPage_CloseAnnot(annotation)
 
 
 class _Comparison:

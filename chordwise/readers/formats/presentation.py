@@ -40,7 +40,13 @@ def read(data: Source, max_characters: int) -> Extracted:
     }
     text, starts = reader_output.joined(shown.values())
     places = places_of_slides(zip(starts, shown, strict=True), len(text))
-    return Extracted(text=text, places=places, media_type=MEDIA_TYPE, pages=len(slides))
+    return Extracted(
+        text=text,
+        places=places,
+        media_type=MEDIA_TYPE,
+        pages=len(slides),
+        is_partial=package.is_partial,
+    )
 
 
 def places_of_slides(slides: Iterable[tuple[int, int]], length: int) -> list[Place]:

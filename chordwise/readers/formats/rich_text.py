@@ -27,7 +27,12 @@ def read(data: bytes, max_characters: int) -> Extracted:
         text=text.strip(),
         media_type=MEDIA_TYPE,
         left_out=document_flags.lines_addressing_model(left_out),
+        is_partial=bool(_UNREAD.search(shown)),
     )
+
+
+# Pictures, shapes, objects, and the fields of a form.
+_UNREAD = re.compile(r"\\(?:pict|object|shp|formfield)\b")
 
 
 def _text(markup: str) -> str:

@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 from typing import NamedTuple, TypeAlias
 from xml.etree.ElementTree import Element
@@ -66,7 +67,8 @@ def documents(data: bytes, options: ReadOptions) -> Iterator[Extraction]:
         raise failures.malformed("is a damaged workbook.") from error
     if options.columns.text:
         return of_tables(sheets, options.columns, _MEDIA_TYPES[kind])
-    return iter([_workbook_text(sheets, kind, options.max_characters)])
+    text = _workbook_text(sheets, kind, options.max_characters)
+    return iter([replace(text, is_partial=package is None or package.is_partial)])
 
 
 def _checked(data: bytes) -> tuple[str, OfficePackage | None]:

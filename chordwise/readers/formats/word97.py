@@ -31,6 +31,8 @@ _NESTED_FIELDS = 20
 _ROW_ENDS, _CELL_END = re.compile("\x07{2,}"), "\x07"
 _PARAGRAPH_END, _BREAKS = "\r", re.compile("[\x0b\x0c\x0e]")
 _SIGNS = {0x1E: "-", 0x1F: None, **dict.fromkeys((*range(9), *range(0x10, 0x1E)))}
+# A picture, a drawing or a comment, and a field of a form (§2.3.6 and §2.8.25).
+_UNREAD = re.compile("[\x01\x05\x08]|FORM(?:TEXT|CHECKBOX|DROPDOWN)")
 _BLANK_LINES = re.compile(r"\n\s*\n")
 _DAMAGES = (OSError, ValueError, IndexError, struct.error, KeyError, AttributeError, TypeError)
 
@@ -51,6 +53,7 @@ def read(data: bytes, max_characters: int) -> Extracted:
         text="\n\n".join(story for story in stories if story),
         media_type=MEDIA_TYPE,
         title=encodings.decode(title).text if title and isinstance(title, bytes) else "",
+        is_partial=bool(_UNREAD.search(text)),
     )
 
 
