@@ -145,7 +145,7 @@ def lock_holder(home: Home) -> ProcessIdentity | None:
     """Return the living process that holds the lock."""
     try:
         entry = json.loads(home.lock_file.read_text(encoding="utf-8"))
-        identity = ProcessIdentity(pid=int(entry["pid"]), created_at=float(entry["created_at"]))
+        identity = ProcessIdentity(pid=int(entry["pid"]), start=str(entry["start"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return identity if processes.is_alive(identity) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,17 +39,18 @@ def watch_parent(on_lost: Callable[[], None]) -> None:
 
 
 MAX_LOG_BYTES = 10_000_000
-_CLOCK_TOLERANCE_SECONDS = 2.0
 _AFTER_KILL_SECONDS = 5.0
+# The index of field 22 of `/proc/PID/stat` behind the name, which is the second.
+_START_FIELD = 19
 _LAST_LOG_LINES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessIdentity:
-    """A process; its start time distinguishes it from a later one with the same number."""
+    """A process; its `start` distinguishes it from a later one with the same number."""
 
     pid: int
-    created_at: float
+    start: str
 
 
 def identify(pid: int) -> ProcessIdentity | None:
@@ -57,26 +59,31 @@ def identify(pid: int) -> ProcessIdentity | None:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return None
-        return ProcessIdentity(pid=pid, created_at=process.create_time())
-    except (psutil.Error, ValueError):
+        return ProcessIdentity(pid=pid, start=_start(process))
+    except (psutil.Error, ValueError, OSError):
         return None
+
+
+def _start(process: psutil.Process) -> str:
+    """Return when a process started, as it stays when the clock is set.
+
+    Linux counts ticks since the boot (proc_pid_stat(5)); elsewhere the kernel keeps the time.
+    """
+    if not sys.platform.startswith("linux"):
+        return str(process.create_time())
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    after_name = Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2].split()
+    return f"{boot} {int(after_name[_START_FIELD])}"
 
 
 def own_identity() -> ProcessIdentity:
     """Return the identity of this process."""
-    return identify(os.getpid()) or ProcessIdentity(pid=os.getpid(), created_at=0)
+    return identify(os.getpid()) or ProcessIdentity(pid=os.getpid(), start="")
 
 
 def is_alive(identity: ProcessIdentity | None) -> bool:
     """Return whether this process, and no later one with its number, still runs."""
-    if identity is None:
-        return False
-    process = identify(identity.pid)
-    # Start times are computed from the time of boot, which changes when the clock is set.
-    return (
-        process is not None
-        and abs(process.created_at - identity.created_at) < _CLOCK_TOLERANCE_SECONDS
-    )
+    return identity is not None and identify(identity.pid) == identity
 
 
 def command_of(pid: int) -> list[str]:

@@ -28,11 +28,11 @@ ENCRYPTED_FLAG = 1
 _SLICE = 65_536
 # Pictures, charts, embedded objects, controls, ink and comments, but not the picture of the file.
 _UNREAD_PARTS = re.compile(
-    r"(?!docProps/|Thumbnails/)(?:.*/)?(?:"
-    r"(?:media|embeddings|charts|chartsheets|diagrams|drawings|ctrlProps|activeX|ink|Pictures)/"
-    r"|(?:comments|threadedComment)|Object \d|.*\.(?:png|jpe?g|gif|svg|emf|wmf|bmp|tiff?|webp)$)",
-    re.IGNORECASE | re.DOTALL,
+    r"\b(?:media|embeddings|charts|chartsheets|diagrams|drawings|ctrlProps|activeX|ink|Pictures)/"
+    r"|\b(?:comments|threadedComment|Object \d)|\.(?:png|jpe?g|gif|svg|emf|wmf|bmp|tiff?|webp)$",
+    re.IGNORECASE,
 )
+_PREVIEWS = ("docProps/", "Thumbnails/")
 _PROLOGUE_BYTES = 4_096
 DAMAGES = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
@@ -207,7 +207,8 @@ class OfficePackage:
 
 def has_unread_parts(names: Iterable[str]) -> bool:
     """Return whether one of the parts of an office document is a picture or the like."""
-    return any(map(_UNREAD_PARTS.match, names))
+    shown = (name for name in names if not name.startswith(_PREVIEWS))
+    return any(map(_UNREAD_PARTS.search, shown))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

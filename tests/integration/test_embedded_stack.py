@@ -206,7 +206,7 @@ def test_a_request_unread_by_a_stopping_supervisor_goes_to_the_next(home: Path) 
 
     with ThreadPoolExecutor() as pool, locked(place), stack_plan.listen(place) as listener:
         path = Path(listener.getsockname())
-        identity = ProcessIdentity(pid=os.getpid(), created_at=0)
+        identity = ProcessIdentity(pid=os.getpid(), start="")
         write_state(place, StackState(supervisor=identity, control_socket=path))
         future = pool.submit(stack.ensure, settings_for(home), Level.DATABASE, commands=COMMANDS)
         is_asked, _, _ = select.select([listener], [], [], PATIENCE_SECONDS)

@@ -17,7 +17,7 @@ from chordwise.errors import ServiceUnavailableError
 from chordwise.settings import EmbeddedSettings, ModelSettings, Settings
 from tests.fakes.clocks import SleptClock
 
-PROCESS = ProcessIdentity(pid=1, created_at=0)
+PROCESS = ProcessIdentity(pid=1, start="")
 
 
 class FragileService:
