@@ -237,10 +237,14 @@ class StackPhase(StrEnum):
 
 
 class StackState(BaseModel, frozen=True):
-    """A snapshot of the stack; the addresses, with passwords, are null for external services."""
+    """A snapshot of the stack; the addresses, with passwords, are null for external services.
+
+    `in_foreground` is true for the stack of `chordwise up`, which does not stop when it is idle.
+    """
 
     supervisor: ProcessIdentity
     children: dict[str, ProcessIdentity] = {}
+    in_foreground: bool = False
     phase: StackPhase = StackPhase.STARTING
     level: Level = Level.DATABASE
     fingerprint: str = ""

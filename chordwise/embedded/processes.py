@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -84,6 +85,16 @@ def own_identity() -> ProcessIdentity:
 def is_alive(identity: ProcessIdentity | None) -> bool:
     """Return whether this process, and no later one with its number, still runs."""
     return identity is not None and identify(identity.pid) == identity
+
+
+def age_seconds(identity: ProcessIdentity | None) -> float:
+    """Return for how long this process has run; infinity if it does not run."""
+    if identity is None or not is_alive(identity):
+        return math.inf
+    try:
+        return time.time() - psutil.Process(identity.pid).create_time()
+    except psutil.Error:
+        return math.inf
 
 
 def command_of(pid: int) -> list[str]:

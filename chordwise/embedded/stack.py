@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from chordwise.embedded.home import (
     StackState,
     current_state,
     home_at,
+    last_state,
     lock_holder,
     locked,
 )
@@ -28,6 +30,7 @@ _MAX_SUPERVISORS = 3
 # How long a command waits for its answer.
 _START_TIMEOUT_SECONDS = 240.0
 _POLL_SECONDS = 0.03
+_FOLLOW_SECONDS = 0.5
 # The worker's grace period, and the time that the servers need after it.
 _STOP_SECONDS = 120.0
 
@@ -88,7 +91,9 @@ def run_in_foreground(
     commands: Commands | None = None,
     serves_pages: bool = False,
 ) -> None:
-    """Run the whole stack in this process until a signal arrives; optionally serve the pages.
+    """Run the whole stack until a signal arrives; optionally serve the pages.
+
+    It runs in this process, or is what another command has started in the background.
 
     Raises:
         ConfigurationError: A setting prevents the start.
@@ -98,12 +103,30 @@ def run_in_foreground(
 
     plan = plan_for(settings, Level.ALL, config=config, commands=commands)
     plan = plan.model_copy(update={"serves_pages": serves_pages})
+    home = home_at(settings.home)
+    if lock_holder(home) and not ((state := last_state(home)) and state.in_foreground):
+        home.touch()
+        on_ready(with_addresses(settings, _request_plan(home, plan, on_progress)))
+        _follow(home)
+        return
     Supervisor(
-        home_at(settings.home),
+        home,
         plan,
         on_progress=on_progress,
         on_ready=lambda state: on_ready(with_addresses(settings, state)),
     ).run()
+
+
+def _follow(home: Home) -> None:
+    """Keep a stack in use until a signal arrives, and then stop it."""
+    is_stopped = threading.Event()
+    signals = (Signals.SIGTERM, Signals.SIGINT, Signals.SIGHUP)
+    with processes.handle_signals(signals, lambda *_: is_stopped.set()):
+        while not is_stopped.wait(_FOLLOW_SECONDS):
+            home.touch()
+            if lock_holder(home) is None:
+                raise _failure(home, "The stack was stopped")
+        stop(home.path)
 
 
 def find(home: Path) -> StackState | None:

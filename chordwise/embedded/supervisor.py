@@ -222,6 +222,9 @@ class Children:
             self.broker_url = server.url()
         if self.plan is None or self.plan.fingerprint != plan.fingerprint:
             self._replace_processes(plan)
+        self._serves_pages |= plan.serves_pages
+        if self._serves_pages and WEB not in self._watched:
+            self._start(WEB, self._process(plan, WEB), "Starting the web server")
         self.level = Level.ALL
 
     def _migrate(self, plan: StackPlan, database_url: str) -> None:
@@ -264,9 +267,6 @@ class Children:
         worker = self._process(plan, WORKER)
         self._start(WORKER, worker, "Starting the worker")
         self._await_worker(worker)
-        self._serves_pages |= plan.serves_pages
-        if self._serves_pages:
-            self._start(WEB, self._process(plan, WEB), "Starting the web server")
         self.plan = plan
 
     def _await_worker(self, worker: BackgroundProcess) -> None:
@@ -500,6 +500,7 @@ class Supervisor:
         plan = self._children.plan
         return StackState(
             supervisor=self._identity,
+            in_foreground=not self._leaves_when_idle,
             children=self._children.identities(),
             phase=self._phase,
             level=self._children.level or Level.DATABASE,

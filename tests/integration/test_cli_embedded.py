@@ -232,7 +232,7 @@ def test_web_serves_pages_until_it_is_stopped(desk: Desk, number: signal.Signals
 
 
 def test_a_home_has_one_stack_which_can_be_stopped(desk: Desk) -> None:
-    """While it runs in the background `up` is refused; after `down` no process is left.
+    """After `down` no process is left.
 
     A wrong setting in the file is reported and does not prevent stopping it.
     """
@@ -240,7 +240,6 @@ def test_a_home_has_one_stack_which_can_be_stopped(desk: Desk) -> None:
     wrong.write_text("[worker]\nconcurrency = 0\n", "utf-8")
     assert json.loads(desk.call("doctor", "--json"))["exit_code"] == 0
 
-    desk.call("up", expects=ExitCode.UNAVAILABLE)
     stopped = desk.processes.call("down", "--config", str(wrong))
 
     assert stopped.returncode == ExitCode.SUCCESS
@@ -250,8 +249,12 @@ def test_a_home_has_one_stack_which_can_be_stopped(desk: Desk) -> None:
 
 
 def test_up_runs_the_stack_until_it_is_stopped(desk: Desk) -> None:
-    """It writes one log of all processes; SIGTERM stops them in order, with success."""
-    desk.talk("down")  # it is refused beside a background stack
+    """It adopts what a reading command has started, and is the only one for its home.
+
+    It writes one log of all processes; SIGTERM stops them in order, with success.
+    """
+    desk.talk("down")
+    desk.call("runs")
     before = len(desk.processes.logs())
     up = desk.processes.start("chordwise", "up")
     wait_until(lambda: "Ready." in desk.processes.logs()[before:], 60, "the stack is up")
@@ -259,6 +262,7 @@ def test_up_runs_the_stack_until_it_is_stopped(desk: Desk) -> None:
     wait_until(lambda: "Web pages: http://" in desk.processes.logs()[before:], 60, "the pages")
     link = desk.call("web", "--link").strip()
     page = httpx.get(link, follow_redirects=True)
+    desk.call("runs")
 
     up.send_signal(signal.SIGTERM)
 
@@ -270,6 +274,26 @@ def test_up_runs_the_stack_until_it_is_stopped(desk: Desk) -> None:
     assert "worker.started" in log
     assert "Stopped." in log
     assert "No services are running" in desk.talk("down")
+
+
+def test_up_is_refused_beside_another_and_ends_when_its_stack_is_stopped(desk: Desk) -> None:
+    desk.talk("down")
+    before = len(desk.processes.logs())
+    up = desk.processes.start("chordwise", "up")
+    wait_until(lambda: "Ready." in desk.processes.logs()[before:], 60, "the stack is up")
+
+    refused = desk.processes.call("up")
+    desk.talk("down")
+
+    assert refused.returncode == ExitCode.UNAVAILABLE
+    assert "Stop it with: chordwise down" in refused.stderr
+    assert up.wait(timeout=60) == ExitCode.SUCCESS
+    desk.call("runs")
+    before = len(desk.processes.logs())
+    adopting = desk.processes.start("chordwise", "up")
+    wait_until(lambda: "Ready." in desk.processes.logs()[before:], 60, "the stack is up")
+    desk.talk("down")
+    assert adopting.wait(timeout=60) == ExitCode.UNAVAILABLE
 
 
 @pytest.mark.nightly

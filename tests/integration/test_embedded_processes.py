@@ -12,7 +12,6 @@ import pytest
 
 from chordwise.embedded import processes
 from chordwise.embedded.home import MAX_SOCKET_PATH_BYTES, home_at, lock_holder, locked, password_in
-from chordwise.embedded.processes import ProcessIdentity
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True)\n"
@@ -26,16 +25,6 @@ def test_a_child_that_ignores_signals_is_killed_after_a_grace_period(tmp_path: P
 
     assert processes.stop(child, (Signals.SIGTERM, 0.3))
     assert not processes.is_alive(child)
-
-
-def test_another_process_with_the_same_pid_is_not_stopped(tmp_path: Path) -> None:
-    child = processes.launch([sys.executable, "-c", SLEEP], log=tmp_path / "log")
-    assert child is not None
-    former = ProcessIdentity(pid=child.pid, created_at=child.created_at - 60)
-
-    assert not processes.stop(former)
-    assert processes.is_alive(child)
-    processes.stop(child)
 
 
 def test_a_child_has_a_separate_session(tmp_path: Path) -> None:

@@ -264,9 +264,8 @@ def _sign_of(home: Path, name: str, running: ProcessIdentity | None) -> Sign:
     """
 
     def is_decided() -> bool:
-        is_new = running is not None and time.time() - running.created_at < _FIRST_SIGN_SECONDS
-        is_silent = not liveness.last_sign(home, name).is_fresh
-        return not (is_new and is_silent and processes.is_alive(running))
+        is_new = processes.age_seconds(running) < _FIRST_SIGN_SECONDS
+        return not is_new or liveness.last_sign(home, name).is_fresh
 
     processes.wait_until(is_decided, _FIRST_SIGN_SECONDS, _POLL_SECONDS)
     return liveness.last_sign(home, name)
