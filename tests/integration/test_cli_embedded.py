@@ -271,6 +271,7 @@ def test_up_runs_the_stack_until_it_is_stopped(desk: Desk) -> None:
     assert page.status_code == 200
     assert f"Web pages: {link.partition('?')[0]}\n" in log
     assert "token=" not in log
+    assert "For the link with the token to sign in: chordwise web --link" in log
     assert "worker.started" in log
     assert "Stopped." in log
     assert "No services are running" in desk.talk("down")

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from chordwise.cli import scheduled
-from chordwise.cli.commands.web import shown_link
+from chordwise.cli.commands.web import say_where_the_token_is, shown_link
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import Model
 from chordwise.embedded import processes, stack
@@ -60,6 +60,7 @@ def _print_link(screen: Screen, folder: Path) -> None:
             screen.info("The web server stopped.")
             return
         screen.info_verbatim(f"Web pages: {shown_link(address.url, sys.stderr)}")
+        say_where_the_token_is(screen, address.url, sys.stderr)
     else:
         screen.note(f"The web server has not started yet. See {home.log('web')}.")
 

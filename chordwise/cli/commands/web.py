@@ -15,6 +15,7 @@ from chordwise.cli.invocation import Invocation
 from chordwise.embedded import processes
 from chordwise.embedded.home import Level, home_at, read_address
 from chordwise.errors import UsageError
+from chordwise.rendering.screen import Screen
 from chordwise.settings.environment import supervisor_pipe
 
 _SHORTEST_PASSWORD = 12
@@ -58,6 +59,8 @@ def web(
                 f"No web server is running for {settings.home}.", "Start it with: chordwise web"
             )
         screen.write(f"{running.url if link else shown_link(running.url, sys.stdout)}\n")
+        if not link:
+            say_where_the_token_is(screen, running.url, sys.stdout)
         screen.note(f"The web server is process {running.server.pid}.")
         if supervisor_pipe() is None or not _has_ended(address):
             return
@@ -71,6 +74,7 @@ def web(
     def ready(served: server.Served) -> None:
         processes.watch_parent(served.stop)
         screen.write(f"{shown_link(served.link, sys.stdout)}\n")
+        say_where_the_token_is(screen, served.link, sys.stdout)
         screen.info("Serving the web pages at this address. Press Ctrl-C to stop.")
 
     server.serve(reached, ready)
@@ -90,6 +94,12 @@ def _has_ended(address: Path) -> bool:
 def shown_link(link: str, stream: TextIO) -> str:
     """Return a link for a stream: without its token unless it is a terminal, as a log is kept."""
     return link if stream.isatty() else link.partition("?")[0]
+
+
+def say_where_the_token_is(screen: Screen, link: str, stream: TextIO) -> None:
+    """Say how to get the whole link if `shown_link` left out its token."""
+    if shown_link(link, stream) != link:
+        screen.info("For the link with the token to sign in: chordwise web --link")
 
 
 def _password() -> str:
