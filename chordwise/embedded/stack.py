@@ -106,8 +106,9 @@ def run_in_foreground(
     home = home_at(settings.home)
     if lock_holder(home) and not ((state := last_state(home)) and state.in_foreground):
         home.touch()
-        on_ready(with_addresses(settings, _request_plan(home, plan, on_progress)))
-        _follow(home)
+        state = _request_plan(home, plan, on_progress)
+        on_ready(with_addresses(settings, state))
+        _follow(home, state.supervisor)
         return
     Supervisor(
         home,
@@ -117,15 +118,22 @@ def run_in_foreground(
     ).run()
 
 
-def _follow(home: Home) -> None:
-    """Keep a stack in use until a signal arrives, and then stop it."""
+def _follow(home: Home, supervisor: processes.ProcessIdentity) -> None:
+    """Keep a stack in use until a signal arrives, and then stop it; return if it was stopped.
+
+    Raises:
+        ServiceUnavailableError: Its supervisor was killed, which leaves its snapshot.
+    """
     is_stopped = threading.Event()
     signals = (Signals.SIGTERM, Signals.SIGINT, Signals.SIGHUP)
     with processes.handle_signals(signals, lambda *_: is_stopped.set()):
         while not is_stopped.wait(_FOLLOW_SECONDS):
             home.touch()
-            if lock_holder(home) is None:
-                raise _failure(home, "The stack was stopped")
+            if processes.is_alive(supervisor):
+                continue
+            if (state := last_state(home)) is None or state.supervisor != supervisor:
+                return
+            raise _failure(home, "The stack was killed")
         stop(home.path)
 
 

@@ -8,7 +8,7 @@ import posixpath
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 from xml.etree.ElementTree import Element, TreeBuilder
@@ -119,7 +119,8 @@ class OfficePackage:
     @property
     def is_partial(self) -> bool:
         """Whether it shows more than text, such as a picture, a chart, a control or a comment."""
-        return has_unread_parts(self._archive.namelist())
+        names = self._archive.namelist()
+        return any(_UNREAD_PARTS.search(name) and not name.startswith(_PREVIEWS) for name in names)
 
     def content(self, part: str) -> bytes:
         """Return the bytes of a part."""
@@ -203,12 +204,6 @@ class OfficePackage:
         prologue = next(self._pieces(member.filename), b"")[:_PROLOGUE_BYTES]
         if "<!DOCTYPE" in prologue.replace(b"\0", b"").decode("latin-1").upper():
             raise _document_type()
-
-
-def has_unread_parts(names: Iterable[str]) -> bool:
-    """Return whether one of the parts of an office document is a picture or the like."""
-    shown = (name for name in names if not name.startswith(_PREVIEWS))
-    return any(map(_UNREAD_PARTS.search, shown))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,8 @@ SELECT
     ) AS trust,
     d.reasons,
     r.confidence,
-    r.failed_chunks = '[]' AND coalesce(i.reason, '') NOT IN ('pages_unread', 'fields_unread') AS is_read,
+    r.failed_chunks = '[]'
+    AND coalesce(i.reason, '') NOT IN ('pages_unread', 'fields_unread') AS is_read,
     field.accept_from AS accept_fields_from,
     whole.accept_from
 FROM results AS r

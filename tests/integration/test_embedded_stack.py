@@ -383,6 +383,26 @@ def test_ctrl_c_stops_a_stack_in_the_foreground(home: Path) -> None:
     assert all_ended(identities)
 
 
+def test_the_death_of_an_adopted_stack_is_reported(home: Path) -> None:
+    stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
+    supervisor = running(home).supervisor
+    with subprocess.Popen(
+        python(FOREGROUND, str(home), COMMANDS.model_dump_json()),
+        env={"PYTHONPATH": str(Path(chordwise.__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("ready")
+        assert running(home).supervisor == supervisor
+        kill(supervisor)
+        _, errors = process.communicate(timeout=PATIENCE_SECONDS)
+
+    assert process.returncode != 0
+    assert "The stack was killed" in errors
+
+
 def test_a_watched_inbox_keeps_an_idle_stack_running(home: Path) -> None:
     inbox, file = InboxSettings(folders=(home.parent / "inbox",)), home.parent / "chordwise.toml"
     watching = settings_for(home, idle_seconds=0.2, file=file, inbox=inbox)
