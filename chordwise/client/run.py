@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from chordwise.domain import answer_tables
+from chordwise.domain import answer_tables, identifiers
 from chordwise.domain.analysis_tasks import AnalysisType, analysis_type
 from chordwise.domain.identifiers import split_commas
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -502,7 +502,8 @@ def member(of: type[_Member], name: str, what: str) -> _Member:
     try:
         return of(name)
     except ValueError as error:
-        raise UsageError(f"There is no {what} “{name}”.", f"Known: {', '.join(of)}.") from error
+        hint = identifiers.known_names(name, of)
+        raise UsageError(f"There is no {what} “{name}”.", hint) from error
 
 
 def analysis_types(names: Iterable[str]) -> tuple[AnalysisType, ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 from pydantic import Field, TypeAdapter
 from pydantic_core import CoreSchema, core_schema
 
-from chordwise.domain import json_values
+from chordwise.domain import identifiers, json_values
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import UsageError
 from chordwise.kinds import Kinds
@@ -65,7 +65,8 @@ def analysis_type(name: str) -> AnalysisType:
         UsageError: There is no such type.
     """
     if name not in ANALYSES:
-        raise UsageError(f"There is no analysis type “{name}”.", f"Known: {', '.join(ANALYSES)}.")
+        hint = identifiers.known_names(name, ANALYSES)
+        raise UsageError(f"There is no analysis type “{name}”.", hint)
     return AnalysisType(name)
 
 

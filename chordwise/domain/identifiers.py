@@ -36,7 +36,29 @@ def sql_identifier(name: str) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the three known names that are most similar to an unknown one, in one line."""
-    return ", ".join(difflib.get_close_matches(name, list(known), n=3, cutoff=0))
+    return ", ".join(difflib.get_close_matches(name, list(known), n=3, cutoff=0)) or "none"
+
+
+_SHORTEST_PART = 3
+
+
+def similar_names(name: str, known: Iterable[str]) -> list[str]:
+    """Return up to three known names that may have been meant: those with it, and misspelled ones.
+
+    The comparison does not depend on case; the most similar one is first.
+    """
+    by_fold = {other.casefold(): other for other in known}
+    folded = name.casefold()
+    near = difflib.get_close_matches(folded, by_fold, n=3)
+    parts = [other for other in by_fold if len(folded) >= _SHORTEST_PART and folded in other]
+    return [by_fold[other] for other in dict.fromkeys((*parts, *near))][:3]
+
+
+def known_names(name: str, known: Iterable[str]) -> str:
+    """Return a hint for an unknown name: the one that was probably meant, and all known ones."""
+    names = list(known)
+    meant = "".join(f"Did you mean “{other}”? " for other in similar_names(name, names)[:1])
+    return f"{meant}Known: {', '.join(names) or 'none'}."
 
 
 def split_commas(text: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from string import Template
 
+from chordwise.domain import identifiers
 from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, PromptTemplate, Stage
 from chordwise.errors import ConfigurationError
 
@@ -59,9 +60,10 @@ def templates_in(folder: Path, variant: str = "") -> tuple[PromptTemplate, ...]:
     chosen = [file for file in files if not variant or file.stem.endswith(f"@{variant}")]
     templates = tuple(_checked(file) for file in chosen)
     if variant and not templates:
-        known = ", ".join(sorted({file.stem.rpartition("@")[2] for file in files})) or "none"
+        variants = sorted({file.stem.rpartition("@")[2] for file in files})
+        known = identifiers.known_names(variant, variants)
         what = f"There is no prompt “{variant}” in {folder}."
-        raise ConfigurationError(what, f"Known: {known}. Name the file TEMPLATE@{variant}.toml.")
+        raise ConfigurationError(what, f"{known} Name the file TEMPLATE@{variant}.toml.")
     return templates
 
 

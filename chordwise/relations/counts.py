@@ -7,12 +7,11 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 
 from psycopg import Connection, IsolationLevel
 
-from chordwise.domain import json_values, plans
+from chordwise.domain import identifiers, json_values, plans
 from chordwise.domain.answer_tables import AnswerColumn
 from chordwise.domain.items import ColumnKind
 from chordwise.domain.learning.statistics import max_wrong
@@ -401,7 +400,7 @@ WHERE value IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {_MAX_SAMPLES
         known = [str(row["value"]) for row in rows(connection, query) if row["value"] is not None]
         spelled = {text.lower() for text in known}
         if len(known) < _MAX_KNOWN and condition.value.lower() not in spelled:
-            near = get_close_matches(condition.value, known, n=3)
+            near = identifiers.similar_names(condition.value, known)
             similar = f" Similar: {', '.join(near)}." if near else ""
             yield f"No document has “{condition.value}” as {condition.column}.{similar}"
 

@@ -302,10 +302,10 @@ class Settings(BaseSettings):
             return ModelSettings(provider="extractive", model=model or BY_WORDS)
         if provider in PROVIDERS and provider != "extractive" and model:
             return ModelSettings.model_validate({"provider": provider, "model": model})
-        names = ", ".join(sorted({*self.models, "extractive"}))
+        known = identifiers.known_names(name, sorted({*self.models, "extractive"}))
         raise ConfigurationError(
             f"There is no model named “{name}”.",
-            f"Known: {names}. Others: {'/NAME, '.join(PROVIDERS)}/NAME.",
+            f"{known} Others: {'/NAME, '.join(PROVIDERS)}/NAME.",
         )
 
     def api_key_for(self, model: ModelSettings) -> SecretStr:

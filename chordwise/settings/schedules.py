@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
 from enum import StrEnum
@@ -10,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, PositiveFloat, ValidationError, field_validator
 
-from chordwise.domain import due_times
+from chordwise.domain import due_times, identifiers
 from chordwise.settings.sections import Section, problems
 
 COMMANDS = (
@@ -81,8 +80,8 @@ class ScheduleSettings(Section):
             raise ValueError(f"“{run}” cannot be split into words: {error}") from error
         command = words[0] if words else ""
         if command not in COMMANDS:
-            nearest = difflib.get_close_matches(command, COMMANDS, n=1)
-            suggestion = f"did you mean “{nearest[0]}”?" if nearest else ", ".join(COMMANDS)
+            meant = identifiers.similar_names(command, COMMANDS)
+            suggestion = f"did you mean “{meant[0]}”?" if meant else ", ".join(COMMANDS)
             raise ValueError(f"“{run}” is not a command that a schedule can run; {suggestion}")
         return run
 

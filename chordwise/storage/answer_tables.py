@@ -130,7 +130,7 @@ def get(session: Session, name: str) -> AnswerTable:
     table = session.get(AnswerTable, name.removeprefix(f"{SCHEMA}."))
     if table is None:
         near = identifiers.nearest(name, session.scalars(select(AnswerTable.name)))
-        hint = f"Similar: {near or 'none'}. `chordwise tables` lists the tables."
+        hint = f"Similar: {near}. `chordwise tables` lists the tables."
         raise UsageError(f"There is no table “{name}”.", hint)
     return table
 

@@ -135,6 +135,18 @@ def test_a_mistake_has_a_hint(database_url: SecretStr) -> None:
         assert refused.value.hint.endswith(hint), statement
 
 
+def test_an_unknown_column_has_a_hint_with_those_of_its_table(database_url: SecretStr) -> None:
+    for statement, hint in (
+        ("SELECT type FROM results", "Similar: analysis_type"),
+        ("SELECT r.outptu FROM results AS r", "Similar: output"),
+        ("SELECT nothing", "docs/sql-cookbook.md"),
+    ):
+        with pytest.raises(UsageError, match="does not exist") as refused:
+            ask(database_url, statement)
+
+        assert refused.value.hint.startswith(hint), statement
+
+
 def test_every_view_and_table_for_users_can_be_read(database_url: SecretStr) -> None:
     with pytest.raises(UsageError) as caught:
         ask(database_url, "SELECT * FROM fact_qoutes")

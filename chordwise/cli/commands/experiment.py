@@ -19,6 +19,7 @@ from chordwise.cli import access
 from chordwise.cli.command import Parsed, group
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
+from chordwise.domain import identifiers
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.experiments import CONTROL, Outcome, VariantVerdict
 from chordwise.domain.learning.statistics import MIN_AMOUNTS
@@ -143,8 +144,8 @@ def conclude(
             (report,) = experiments.status(session, settings, name)
         variants = {row["name"]: row for row in report["variants"] if row["name"] != CONTROL}
         if promote and promote not in variants:
-            known = ", ".join(variants)
-            raise UsageError(f"There is no variant “{promote}”.", f"Known: {known}.")
+            hint = identifiers.known_names(promote, variants)
+            raise UsageError(f"There is no variant “{promote}”.", hint)
         changes: JsonObject = variants[promote]["changes"] if promote else {}
         change = None
         if promote:

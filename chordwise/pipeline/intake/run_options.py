@@ -14,7 +14,7 @@ from typing import Annotated, TypedDict
 
 from pydantic import TypeAdapter
 
-from chordwise.domain import critique, examples, items, json_values, validation
+from chordwise.domain import critique, examples, identifiers, items, json_values, validation
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import (
     AnalysisOptions,
@@ -255,8 +255,9 @@ def chosen_profile(settings: Settings, options: Profile, name: str) -> Profile:
         UsageError: The profile is unknown.
     """
     if name and name not in settings.profiles:
-        names = ", ".join(sorted(settings.profiles))
-        hint = f"Known: {names}." if names else "Define it as [profiles.NAME] in chordwise.toml."
+        names = sorted(settings.profiles)
+        defining = "Define it as [profiles.NAME] in chordwise.toml."
+        hint = identifiers.known_names(name, names) if names else defining
         raise UsageError(f"There is no profile “{name}”.", hint)
     return options.over(settings.profiles[name]) if name else options
 

@@ -77,7 +77,7 @@ def find(session: Session, name: str, kind: EntityKind | None = None) -> Grouped
         if column_name in texts:
             return _grouped(table, texts[column_name], f"{view}.{column_name}", kind)
         if view in views.values() and column_name:
-            near = identifiers.nearest(column_name, texts) or "none"
+            near = identifiers.nearest(column_name, texts)
             what = f"{view} has no column of texts named “{column_name}”."
             raise UsageError(what, f"Similar: {near}. `chordwise tables {table.name}` lists them.")
     if column_name:
@@ -188,7 +188,7 @@ def _written(name: str, values: Mapping[str, EntityValue], column: str) -> str:
         return name
     alike = [value for value in values if value.casefold() == name.casefold()]
     if len(alike) != 1:
-        near = identifiers.nearest(name, values) or "none"
+        near = identifiers.nearest(name, values)
         raise UsageError(f"“{name}” is not a value of {column}.", f"Similar: {near}.")
     return alike[0]
 

@@ -22,7 +22,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import ExecStatus
 from pydantic import SecretStr
 
-from chordwise.domain.identifiers import nearest
+from chordwise.domain.identifiers import nearest, similar_names
 from chordwise.domain.people import KEY_SETTING, OPERATOR, READING_AS
 from chordwise.errors import ConfigurationError, ServiceUnavailableError, UsageError
 from chordwise.relations.relation import Row as DictRow
@@ -118,7 +118,7 @@ def run_query(
         cursor = connection.cursor()
         # Stream the rows, as a large result may not fit into memory. The extended protocol accepts
         # a single statement only. Closing the stream cancels the rest.
-        with explaining(readable):
+        with explaining(readable), _naming_columns(connection, statement):
             columns = _described(connection, statement)
         with explaining(readable), closing(_stream(cursor, statement)) as rows:
             first = next(rows, None)
@@ -468,6 +468,29 @@ _ALL = (
 )
 # An unknown table, or one that the reader may not read.
 _TABLE = re.compile(r'(?:relation|table|view) "?([^" ]+)')
+
+
+# An unknown column, perhaps after the name of a table.
+_COLUMN = re.compile(r'column "?(?:[^" ]+\.)?([^" .]+)')
+
+
+@contextmanager
+def _naming_columns(connection: Connection, statement: str) -> Iterator[None]:
+    """Name the similar columns of the tables in a statement if it has an unknown one."""
+    try:
+        yield
+    except errors.UndefinedColumn as error:
+        connection.rollback()
+        words = {word.rpartition(".")[2] for word in re.findall(r"[\w.]+", statement.lower())}
+        tables = rows(connection, _READABLE_COLUMNS)
+        used = [table for table in tables if table["name"].rpartition(".")[2] in words]
+        match = _COLUMN.search(error.diag.message_primary or "")
+        columns = [column for table in used for column, _ in table["columns"]]
+        similar_columns = similar_names(match[1], columns) if match else []
+        if not similar_columns:
+            raise
+        what = f"PostgreSQL rejected the statement: {_sentence(error)}"
+        raise UsageError(what, f"Similar: {', '.join(similar_columns)}.") from error
 
 
 def _hint(error: psycopg.Error, readable: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 
-from chordwise.domain import examples
+from chordwise.domain import examples, identifiers
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType, Example
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.validation import check_schema
@@ -62,7 +62,8 @@ def named(name: str) -> Pack:
         UsageError: It does not exist.
     """
     if name not in all_packs():
-        raise UsageError(f"There is no pack “{name}”.", f"Known: {', '.join(all_packs())}.")
+        hint = identifiers.known_names(name, all_packs())
+        raise UsageError(f"There is no pack “{name}”.", hint)
     return all_packs()[name]
 
 
