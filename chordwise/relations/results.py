@@ -13,6 +13,7 @@ from psycopg import Connection
 
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.identifiers import first_id
+from chordwise.domain.json_values import USER_DATA
 from chordwise.relations.relation import Relation, Row, Values, literal, rows
 from chordwise.storage.sql_text import words_of
 
@@ -58,6 +59,16 @@ RESULTS = Relation(
         "needs_review": "r.needs_review",
     },
     order="r.id DESC",
+)
+_ASKED = Relation(
+    query="""SELECT j.id AS job_id,
+    ARRAY(SELECT json_object_keys(j.options #> '{schema,properties}')) AS names
+FROM jobs AS j""",
+    filters={
+        "job_ids": "j.id = ANY(%(job_ids)s)"
+        " AND json_typeof(j.options #> '{schema,properties}') = 'object'"
+    },
+    order="j.id",
 )
 _IDS = Relation(query=f"SELECT r.id, r.job_id {FROM}", filters=RESULTS.filters)
 MAX_COUNTED = 10_000
@@ -106,11 +117,20 @@ class ResultSelection:
 def read(
     connection: Connection, selection: ResultSelection, limit: int | None = None
 ) -> Sequence[Row]:
-    """Return the results of a run in the order of its intake; other results newest first."""
+    """Return the results of a run in the order of its intake; other results newest first.
+
+    The data of an extraction have the order of the schema, which the database does not keep.
+    """
     order = "j.id" if selection.run_id else "r.id DESC"
-    return RESULTS.read(
+    results = RESULTS.read(
         connection, selection.values, where=selection.where, order=order, limit=limit
     )
+    with_data = {row["job_id"]: row["output"] for row in results if USER_DATA in row["output"]}
+    for row in _ASKED.read(connection, {"job_ids": list(with_data)}) if with_data else ():
+        output = with_data[row["job_id"]]
+        if isinstance(data := output[USER_DATA], dict):
+            output[USER_DATA] = {name: data[name] for name in row["names"] if name in data} | data
+    return results
 
 
 def count(connection: Connection, selection: ResultSelection, limit: int | None = None) -> int:

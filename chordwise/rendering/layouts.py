@@ -40,8 +40,8 @@ _CELL_WIDTH, _WIDEST_CELL = 16, 40
 class Lines:
     """Shows a line for each row, as wide as the terminal, with the columns that fit.
 
-    Cells are cut, those of the first column in the middle. Columns with a cell that begins with
-    `mark` are shown before others; those that do not fit are named.
+    Cells are cut, those of the first column in the middle. The columns that do not fit are named
+    in their order, after `mark` if one of their cells begins with it.
     """
 
     def __init__(self, names: Sequence[str], rows: Sequence[Sequence[Text]], mark: str) -> None:
@@ -56,13 +56,12 @@ class Lines:
             for index, name in enumerate(self._names)
         ]
         marked = [any(cell.startswith(self._mark) for cell in column) for column in columns]
-        order = [0, *sorted(range(1, len(columns)), key=lambda index: not marked[index])]
         widest = [min(max(map(cell_len, column)), _WIDEST_CELL) for column in columns]
         widths = [min(width, _CELL_WIDTH) for width in widest]
         widths[0] = min(widest[0], max(_CELL_WIDTH, options.max_width * 3 // 10))
-        ends = [end - 2 for end in accumulate(widths[index] + 2 for index in order)]
+        ends = [end - 2 for end in accumulate(width + 2 for width in widths)]
         count = max(1, sum(end <= options.max_width for end in ends))
-        shown, hidden = sorted(order[:count]), sorted(order[count:])
+        shown, hidden = range(count), range(count, len(columns))
         room = options.max_width - ends[count - 1] - 2
         grid = empty()
         for index in shown:

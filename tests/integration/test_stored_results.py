@@ -94,3 +94,19 @@ def test_a_failed_check_is_stored_with_the_result(settings: Settings) -> None:
     assert len(pipeline.model.requests) == 2
     shown = "SELECT failed_checks FROM document_results"
     assert pipeline.value(shown) == stored["failed_checks"]
+
+
+def test_the_data_have_the_order_in_which_they_were_asked(settings: Settings) -> None:
+    """The database orders the members of an object by their length."""
+    names = ["governing law", "date", "parties"]
+    text: JsonObject = {"type": "string"}
+    schema: JsonObject = {"type": "object", "properties": dict.fromkeys(names, text)}
+    data = dict.fromkeys(reversed(names), "It rained.")
+    pipeline = a_pipeline(settings, json.dumps({"data": data, "evidence": []}), repeat_last=True)
+    options = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(schema=schema))
+
+    submission = pipeline.analyze(PARAGRAPH, options=options)
+
+    with pipeline.context.database.read() as session:
+        (stored,) = stored_results.read(driver(session), ResultSelection(run_id=submission.run_id))
+    assert list(stored["output"]["data"]) == names
