@@ -121,6 +121,15 @@ def check_all(settings: Settings) -> None:
         checked(name, schedule)
 
 
+def warnings(settings: Settings) -> list[str]:
+    """Return why commands of the schedules in the settings would fail now."""
+    return [
+        f"{check.name}: {check.finding} {check.hint}"
+        for check in checks(settings, None)
+        if check.status is not CheckStatus.OK
+    ]
+
+
 def checks(settings: Settings, session: Session | None) -> Iterator[Check]:
     """Yield a check of each schedule, of the settings and, with `session`, of the database."""
     for name, schedule in settings.schedules.items():

@@ -291,8 +291,12 @@ def test_up_is_refused_beside_another_and_ends_when_its_stack_is_stopped(desk: D
     assert up.wait(timeout=60) == ExitCode.SUCCESS
     desk.call("runs")
     before = len(desk.processes.logs())
-    adopting = desk.processes.start("chordwise", "up")
+    file = desk.folder / "scheduled.toml"
+    exported = "export results_by_day --output exports/{due}.xlsx"
+    file.write_text(f'[schedules.days]\ncron = "0 6 * * *"\nrun = "{exported}"\n', "utf-8")
+    adopting = desk.processes.start("chordwise", "up", "--config", str(file))
     wait_until(lambda: "Ready." in desk.processes.logs()[before:], 60, "the stack is up")
+    assert f"folder: the folder {desk.folder / 'exports'} does not exist" in desk.processes.logs()
     desk.talk("down")
     assert adopting.wait(timeout=60) == ExitCode.SUCCESS
 

@@ -48,6 +48,7 @@ def config(invocation: Invocation, *, as_json: AsJson = False) -> None:
         for name in settings.models
         if (keyless := missing_key_finding(settings, name))
     ]
+    notes += scheduled.warnings(settings)
     if as_json:
         screen.write_json(file=str(file) if file else None, settings=rows, notes=notes)
         return

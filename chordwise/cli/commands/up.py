@@ -29,6 +29,8 @@ def up(invocation: Invocation, *, model: Model = None) -> None:
     settings, screen = invocation.settings(model=model), invocation.screen
     if settings.schedules:
         scheduled.check_all(settings)
+        for sentence in scheduled.warnings(settings):
+            screen.info_verbatim(sentence)
 
     def ready(reached: Settings) -> None:
         screen.info(f"Ready. Data folder: {reached.home}. Press Ctrl-C to stop.")
