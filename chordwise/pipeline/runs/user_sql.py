@@ -470,6 +470,7 @@ _ALL = (
 _TABLE = re.compile(r'(?:relation|table|view) "?([^" ]+)')
 
 
+_NAME = re.compile(r"[\w.]+")
 # An unknown column, perhaps after the name of a table.
 _COLUMN = re.compile(r'column "?(?:[^" ]+\.)?([^" .]+)')
 
@@ -481,7 +482,7 @@ def _naming_columns(connection: Connection, statement: str) -> Iterator[None]:
         yield
     except errors.UndefinedColumn as error:
         connection.rollback()
-        words = {word.rpartition(".")[2] for word in re.findall(r"[\w.]+", statement.lower())}
+        words = {word.rpartition(".")[2] for word in _NAME.findall(statement.lower())}
         tables = rows(connection, _READABLE_COLUMNS)
         used = [table for table in tables if table["name"].rpartition(".")[2] in words]
         match = _COLUMN.search(error.diag.message_primary or "")
